@@ -1,0 +1,550 @@
+-- The fold: change log -> price points and line summaries. Two paths write the same rows:
+--   fast: the line's new moments are all later than what it has seen; they are folded in.
+--   slow: anything else (late rows, outliers, deletions); the line is computed from its history.
+-- Lines on the slow path are few. What computes them also rebuilds (--full) and reconciles.
+--
+-- Within one transaction the functions hand on temporary tables:
+--   _new       claimed changes              _lines     the lines they touch, and by which path
+--   _moments   new rows, one a line and time
+--   _scope     lines to compute             _history   their rows, one a line and time
+--   _points, _summaries                     what the read model should hold for _scope
+--   _point_diff, _summary_diff              where it does not
+
+-- Loads _history for the lines of _scope, or for one of `slices` hash slices of everything.
+-- Outliers that do not count lose their price; rows still in the change log are left out, as the
+-- read model has not seen them.
+CREATE FUNCTION catalog_load_history(slices integer DEFAULT NULL, slice integer DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+DECLARE
+    rows_of text := CASE WHEN slices IS NULL
+        THEN '_scope AS l JOIN product_price_snapshots AS s
+                ON s.product_name_normalized = l.slug AND s.seller = l.seller
+                AND s.currency = l.currency
+              WHERE true'
+        ELSE 'product_price_snapshots AS s
+              WHERE mod(abs(hashtext(s.product_name_normalized)::bigint), $1) = $2' END;
+BEGIN
+    DROP TABLE IF EXISTS _history;
+    EXECUTE format($sql$
+        CREATE TEMP TABLE _history ON COMMIT DROP AS
+        SELECT
+            s.slug, s.seller, s.currency, s.scraped_at,
+            CASE WHEN o.id IS NULL THEN s.price END AS price,
+            s.price AS seen_price,
+            s.is_available, s.is_preorder, s.observations, s.code_and_name, s.details_id
+        FROM (
+            SELECT
+                s.product_name_normalized AS slug, s.seller, s.currency, s.scraped_at,
+                min(s.price) AS price,
+                bool_or(s.is_available) AS is_available,
+                bool_or(s.is_preorder) AS is_preorder,
+                count(*) AS observations,
+                min(ARRAY[s.product_code, s.product_name_original COLLATE "C"]) AS code_and_name,
+                max(s.id) FILTER (WHERE s.category_tags <> '{}' OR s.hero_image_url <> ''
+                    OR s.description <> '') AS details_id
+            FROM %s
+                AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
+            GROUP BY 1, 2, 3, 4
+        ) AS s
+        LEFT JOIN catalog_outliers AS o
+            ON (o.slug, o.seller, o.currency, o.scraped_at)
+                = (s.slug, s.seller, s.currency, s.scraped_at)
+            AND o.state IN ('suspect', 'rejected')
+    $sql$, rows_of) USING slices, slice;
+    ANALYZE _history;
+    IF slices IS NOT NULL THEN
+        DROP TABLE IF EXISTS _scope;
+        CREATE TEMP TABLE _scope ON COMMIT DROP AS
+            SELECT slug, seller, currency FROM catalog_slug_seller_summary
+            WHERE mod(abs(hashtext(slug)::bigint), slices) = slice
+            UNION SELECT slug, seller, currency FROM catalog_price_points
+            WHERE mod(abs(hashtext(slug)::bigint), slices) = slice
+            UNION SELECT slug, seller, currency FROM _history;
+        ANALYZE _scope;
+    END IF;
+END $fn$;
+
+-- Computes _points and _summaries from _history: the definition of both read models.
+CREATE FUNCTION catalog_compute()
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+BEGIN
+    DROP TABLE IF EXISTS _points, _summaries;
+    CREATE TEMP TABLE _points ON COMMIT DROP AS
+    SELECT
+        slug, seller, currency, day,
+        prices[1] AS first_price, prices[cardinality(prices)] AS last_price, low, high, observations
+    FROM (
+        SELECT
+            slug, seller, currency, (scraped_at AT TIME ZONE 'UTC')::date AS day,
+            array_agg(price ORDER BY scraped_at) AS prices,
+            min(price) AS low, max(price) AS high, count(*)::integer AS observations
+        FROM _history
+        WHERE price IS NOT NULL
+        GROUP BY 1, 2, 3, 4
+    ) AS days;
+
+    CREATE TEMP TABLE _summaries ON COMMIT DROP AS
+    WITH total AS (
+        SELECT
+            slug, seller, currency,
+            min(scraped_at) AS first_at, max(scraped_at) AS last_at,
+            max(scraped_at) FILTER (WHERE price IS NOT NULL) AS last_price_at,
+            min(price) AS lowest, max(price) AS highest,
+            min(seen_price) AS seen_low, max(seen_price) AS seen_high,
+            sum(observations)::bigint AS observations
+        FROM _history
+        GROUP BY 1, 2, 3
+    ),
+    priced AS (
+        SELECT
+            slug, seller, currency, scraped_at, price,
+            lag(price) OVER (PARTITION BY slug, seller, currency ORDER BY scraped_at) AS previous
+        FROM _history
+        WHERE price IS NOT NULL
+    ),
+    run AS (
+        SELECT DISTINCT ON (slug, seller, currency)
+            slug, seller, currency, price AS last_price,
+            scraped_at AS price_since, previous AS previous_price,
+            date_trunc('day', scraped_at, 'UTC') - interval '30 days' AS opens
+        FROM priced
+        WHERE previous IS DISTINCT FROM price
+        ORDER BY slug, seller, currency, scraped_at DESC
+    ),
+    prior AS (
+        SELECT
+            slug, seller, currency,
+            least(
+                min(p.price) FILTER (WHERE p.scraped_at >= r.opens),
+                (array_agg(p.price ORDER BY p.scraped_at DESC)
+                    FILTER (WHERE p.scraped_at < r.opens))[1]
+            ) AS prior_low
+        FROM run AS r
+        JOIN priced AS p USING (slug, seller, currency)
+        WHERE p.scraped_at < r.price_since
+        GROUP BY 1, 2, 3
+    ),
+    detailed AS (
+        SELECT DISTINCT ON (slug, seller, currency) slug, seller, currency, scraped_at, details_id
+        FROM _history
+        WHERE details_id IS NOT NULL
+        ORDER BY slug, seller, currency, scraped_at DESC
+    )
+    SELECT
+        total.slug, total.seller, total.currency,
+        newest.code_and_name[2] AS name, newest.code_and_name[1] AS product_code,
+        coalesce(d.category_tags, '{}') AS category_tags,
+        coalesce(d.hero_image_url, '') AS hero_image_url,
+        coalesce(d.description, '') AS description,
+        detailed.scraped_at AS details_at,
+        total.first_at, last_at, newest.is_available, newest.is_preorder,
+        run.last_price, total.last_price_at, run.price_since, run.previous_price, prior.prior_low,
+        total.lowest, total.highest, total.seen_low, total.seen_high, total.observations
+    FROM total
+    JOIN (
+        SELECT slug, seller, currency, scraped_at AS last_at,
+            is_available, is_preorder, code_and_name
+        FROM _history
+    ) AS newest USING (slug, seller, currency, last_at)
+    LEFT JOIN run USING (slug, seller, currency)
+    LEFT JOIN prior USING (slug, seller, currency)
+    LEFT JOIN detailed USING (slug, seller, currency)
+    LEFT JOIN product_price_snapshots AS d
+        ON d.id = detailed.details_id AND d.scraped_at = detailed.scraped_at;
+    ANALYZE _points;
+    ANALYZE _summaries;
+END $fn$;
+
+-- Compares _points and _summaries with the read model within _scope. Returns the differences.
+CREATE FUNCTION catalog_compare()
+RETURNS bigint LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+BEGIN
+    DROP TABLE IF EXISTS _point_diff, _summary_diff;
+    CREATE TEMP TABLE _point_diff ON COMMIT DROP AS
+    SELECT slug, seller, currency, day, to_jsonb(truth) AS truth, to_jsonb(stored) AS stored
+    FROM _points AS truth
+    FULL JOIN (
+        SELECT p.* FROM catalog_price_points AS p JOIN _scope USING (slug, seller, currency)
+    ) AS stored USING (slug, seller, currency, day)
+    WHERE truth.* IS DISTINCT FROM stored.*;
+
+    CREATE TEMP TABLE _summary_diff ON COMMIT DROP AS
+    SELECT slug, seller, currency, to_jsonb(truth) AS truth, to_jsonb(stored) AS stored
+    FROM _summaries AS truth
+    FULL JOIN (
+        SELECT s.* FROM catalog_slug_seller_summary AS s JOIN _scope USING (slug, seller, currency)
+    ) AS stored USING (slug, seller, currency)
+    WHERE truth.* IS DISTINCT FROM stored.*;
+    RETURN (SELECT count(*) FROM _point_diff) + (SELECT count(*) FROM _summary_diff);
+END $fn$;
+
+-- Makes the read model equal to _points and _summaries. Call under the fold's lock.
+CREATE FUNCTION catalog_mend()
+RETURNS void LANGUAGE plpgsql AS $fn$
+BEGIN
+    DELETE FROM catalog_price_points AS p USING _point_diff AS d
+    WHERE (p.slug, p.seller, p.currency, p.day) = (d.slug, d.seller, d.currency, d.day);
+    INSERT INTO catalog_price_points
+    SELECT p.* FROM _points AS p JOIN _point_diff USING (slug, seller, currency, day);
+
+    DELETE FROM catalog_slug_seller_summary AS s USING _summary_diff AS d
+    WHERE (s.slug, s.seller, s.currency) = (d.slug, d.seller, d.currency);
+    INSERT INTO catalog_slug_seller_summary
+    SELECT s.* FROM _summaries AS s JOIN _summary_diff USING (slug, seller, currency);
+END $fn$;
+
+-- Judges the latest moments of the lines in _lines that are `wide` (their prices span more than
+-- x3, so that an outlier is possible at all), records what it finds, and sends a line whose
+-- verdicts changed to the slow path. An outlier is beyond x3 or /3 of the median of the 30 rows
+-- before it, given three (the rule of Open Prices); it is confirmed by a neighbour within 10 %
+-- that deviates as well. Staff's verdicts stand.
+CREATE FUNCTION catalog_flag_outliers()
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+BEGIN
+    DROP TABLE IF EXISTS _priced, _verdicts;
+    -- From two moments before the first new one: the verdict on the last known moment may change
+    -- (confirmed by a new one), and needs its own predecessor.
+    CREATE TEMP TABLE _priced ON COMMIT DROP AS
+    SELECT l.slug, l.seller, l.currency, known.judge_from, s.scraped_at, min(s.price) AS price
+    FROM _lines AS l
+    CROSS JOIN LATERAL (
+        SELECT
+            coalesce(min(scraped_at), l.first_new, '-infinity') AS load_from,
+            coalesce(max(scraped_at), l.first_new, '-infinity') AS judge_from
+        FROM (
+            SELECT DISTINCT s.scraped_at
+            FROM product_price_snapshots AS s
+            WHERE s.product_name_normalized = l.slug AND s.seller = l.seller
+                AND s.currency = l.currency AND s.price IS NOT NULL
+                AND s.scraped_at < l.first_new
+                AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
+            ORDER BY s.scraped_at DESC
+            LIMIT 2
+        ) AS two
+    ) AS known
+    JOIN product_price_snapshots AS s
+        ON s.product_name_normalized = l.slug AND s.seller = l.seller AND s.currency = l.currency
+        AND s.scraped_at >= known.load_from AND s.price IS NOT NULL
+    WHERE l.wide
+        AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
+    GROUP BY 1, 2, 3, 4, 5;
+
+    CREATE TEMP TABLE _verdicts ON COMMIT DROP AS
+    WITH measured AS (
+        SELECT
+            p.*, m.median,
+            m.known >= 3 AND (p.price > 3 * m.median OR 3 * p.price < m.median) AS deviates
+        FROM _priced AS p
+        CROSS JOIN LATERAL (
+            SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY price) AS median, count(*) AS known
+            FROM (
+                SELECT s.price
+                FROM product_price_snapshots AS s
+                WHERE s.product_name_normalized = p.slug AND s.seller = p.seller
+                    AND s.currency = p.currency AND s.price IS NOT NULL
+                    AND s.scraped_at < p.scraped_at
+                    AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
+                ORDER BY s.scraped_at DESC, s.price
+                LIMIT 30
+            ) AS recent
+        ) AS m
+    ),
+    seen AS (
+        SELECT
+            measured.*,
+            coalesce(lag(deviates) OVER line AND abs(price / lag(price) OVER line - 1) <= 0.1, false)
+            OR coalesce(lead(deviates) OVER line AND abs(lead(price) OVER line / price - 1) <= 0.1,
+                false) AS agreed
+        FROM measured
+        WINDOW line AS (PARTITION BY slug, seller, currency ORDER BY scraped_at)
+    )
+    SELECT
+        slug, seller, currency, scraped_at, price, median,
+        CASE WHEN deviates AND agreed THEN 'confirmed' WHEN deviates THEN 'suspect' END AS verdict
+    FROM seen
+    WHERE scraped_at >= judge_from;
+
+    WITH gone AS (
+        DELETE FROM catalog_outliers AS o
+        USING _lines AS l
+        WHERE l.wide AND (o.slug, o.seller, o.currency) = (l.slug, l.seller, l.currency)
+            AND (
+                EXISTS (
+                    SELECT FROM _verdicts AS v
+                    WHERE (v.slug, v.seller, v.currency, v.scraped_at)
+                            = (o.slug, o.seller, o.currency, o.scraped_at)
+                        AND v.verdict IS NULL AND o.state IN ('suspect', 'confirmed')
+                )
+                -- The whole line was judged: what has no moment any more is gone.
+                OR l.first_new IS NULL AND NOT EXISTS (
+                    SELECT FROM _verdicts AS v
+                    WHERE (v.slug, v.seller, v.currency, v.scraped_at)
+                        = (o.slug, o.seller, o.currency, o.scraped_at)
+                )
+            )
+        RETURNING o.slug, o.seller, o.currency
+    ),
+    judged AS (
+        INSERT INTO catalog_outliers AS o (slug, seller, currency, scraped_at, price, median, state)
+        SELECT slug, seller, currency, scraped_at, price, median, verdict
+        FROM _verdicts
+        WHERE verdict IS NOT NULL
+        ON CONFLICT (slug, seller, currency, scraped_at) DO UPDATE SET
+            price = excluded.price, median = excluded.median, state = excluded.state
+        WHERE o.state IN ('suspect', 'confirmed')
+            AND (o.price, o.state) IS DISTINCT FROM (excluded.price, excluded.state)
+        RETURNING o.slug, o.seller, o.currency
+    )
+    UPDATE _lines AS l SET slow = true
+    FROM (SELECT * FROM gone UNION SELECT * FROM judged) AS changed
+    WHERE (l.slug, l.seller, l.currency) = (changed.slug, changed.seller, changed.currency);
+END $fn$;
+
+-- Folds the new moments of the lines on the fast path.
+CREATE FUNCTION catalog_fold_fast()
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+BEGIN
+    DROP TABLE IF EXISTS _moments;
+    CREATE TEMP TABLE _moments ON COMMIT DROP AS
+    SELECT
+        slug, seller, currency, scraped_at,
+        min(n.price) AS price,
+        bool_or(n.is_available) AS is_available,
+        bool_or(n.is_preorder) AS is_preorder,
+        count(*) AS observations,
+        min(ARRAY[n.product_code, n.name COLLATE "C"]) AS code_and_name,
+        max(n.snapshot_id) FILTER (WHERE n.has_details) AS details_id
+    FROM _new AS n
+    JOIN _lines AS l USING (slug, seller, currency)
+    WHERE NOT l.slow
+    GROUP BY 1, 2, 3, 4;
+    CREATE INDEX ON _moments (slug, seller, currency, scraped_at);
+    ANALYZE _moments;
+
+    INSERT INTO catalog_slug_seller_summary AS line
+    WITH total AS (
+        SELECT
+            slug, seller, currency,
+            min(scraped_at) AS first_at, max(scraped_at) AS last_at,
+            max(scraped_at) FILTER (WHERE price IS NOT NULL) AS last_price_at,
+            min(price) AS lowest, max(price) AS highest, sum(observations)::bigint AS observations
+        FROM _moments
+        GROUP BY 1, 2, 3
+    ),
+    priced AS (
+        SELECT
+            slug, seller, currency, m.scraped_at, m.price,
+            coalesce(
+                lag(m.price) OVER (PARTITION BY slug, seller, currency ORDER BY m.scraped_at),
+                s.last_price
+            ) AS previous
+        FROM _moments AS m
+        LEFT JOIN catalog_slug_seller_summary AS s USING (slug, seller, currency)
+        WHERE m.price IS NOT NULL
+    ),
+    run AS (
+        SELECT DISTINCT ON (slug, seller, currency)
+            slug, seller, currency, scraped_at AS price_since, previous AS previous_price,
+            date_trunc('day', scraped_at, 'UTC') - interval '30 days' AS opens
+        FROM priced
+        WHERE previous IS DISTINCT FROM price
+        ORDER BY slug, seller, currency, scraped_at DESC
+    ),
+    -- The stored points end before the first new moment, so the day of the change itself counts.
+    prior AS (
+        SELECT
+            r.slug, r.seller, r.currency,
+            least(
+                (SELECT min(p.low) FROM catalog_price_points AS p
+                WHERE p.slug = r.slug AND p.seller = r.seller AND p.currency = r.currency
+                    AND p.day >= (r.opens AT TIME ZONE 'UTC')::date
+                    AND p.day <= (r.price_since AT TIME ZONE 'UTC')::date),
+                (SELECT min(m.price) FROM _moments AS m
+                WHERE m.slug = r.slug AND m.seller = r.seller AND m.currency = r.currency
+                    AND m.scraped_at >= r.opens AND m.scraped_at < r.price_since),
+                coalesce(
+                    (SELECT m.price FROM _moments AS m
+                    WHERE m.slug = r.slug AND m.seller = r.seller AND m.currency = r.currency
+                        AND m.scraped_at < r.opens AND m.price IS NOT NULL
+                    ORDER BY m.scraped_at DESC LIMIT 1),
+                    (SELECT p.last_price FROM catalog_price_points AS p
+                    WHERE p.slug = r.slug AND p.seller = r.seller AND p.currency = r.currency
+                        AND p.day < (r.opens AT TIME ZONE 'UTC')::date
+                    ORDER BY p.day DESC LIMIT 1)
+                )
+            ) AS prior_low
+        FROM run AS r
+        WHERE r.previous_price IS NOT NULL
+    ),
+    detailed AS (
+        SELECT DISTINCT ON (slug, seller, currency)
+            slug, seller, currency, scraped_at, details_id
+        FROM _moments
+        WHERE details_id IS NOT NULL
+        ORDER BY slug, seller, currency, scraped_at DESC
+    )
+    SELECT
+        total.slug, total.seller, total.currency,
+        newest.code_and_name[2], newest.code_and_name[1],
+        coalesce(d.category_tags, '{}'), coalesce(d.hero_image_url, ''),
+        coalesce(d.description, ''), detailed.scraped_at,
+        total.first_at, last_at, newest.is_available, newest.is_preorder,
+        latest.price, last_price_at, run.price_since, run.previous_price, prior.prior_low,
+        total.lowest, total.highest, total.lowest, total.highest, total.observations
+    FROM total
+    JOIN (
+        SELECT slug, seller, currency, scraped_at AS last_at,
+            is_available, is_preorder, code_and_name
+        FROM _moments
+    ) AS newest USING (slug, seller, currency, last_at)
+    LEFT JOIN (
+        SELECT slug, seller, currency, scraped_at AS last_price_at, price FROM _moments
+    ) AS latest USING (slug, seller, currency, last_price_at)
+    LEFT JOIN run USING (slug, seller, currency)
+    LEFT JOIN prior USING (slug, seller, currency)
+    LEFT JOIN detailed USING (slug, seller, currency)
+    LEFT JOIN product_price_snapshots AS d
+        ON d.id = detailed.details_id AND d.scraped_at = detailed.scraped_at
+    ON CONFLICT (slug, seller, currency) DO UPDATE SET
+        name = excluded.name,
+        product_code = excluded.product_code,
+        category_tags = CASE WHEN excluded.details_at IS NULL
+            THEN line.category_tags ELSE excluded.category_tags END,
+        hero_image_url = CASE WHEN excluded.details_at IS NULL
+            THEN line.hero_image_url ELSE excluded.hero_image_url END,
+        description = CASE WHEN excluded.details_at IS NULL
+            THEN line.description ELSE excluded.description END,
+        details_at = coalesce(excluded.details_at, line.details_at),
+        last_at = excluded.last_at,
+        is_available = excluded.is_available,
+        is_preorder = excluded.is_preorder,
+        last_price = coalesce(excluded.last_price, line.last_price),
+        last_price_at = coalesce(excluded.last_price_at, line.last_price_at),
+        price_since = coalesce(excluded.price_since, line.price_since),
+        previous_price = CASE WHEN excluded.price_since IS NULL
+            THEN line.previous_price ELSE excluded.previous_price END,
+        prior_low = CASE WHEN excluded.price_since IS NULL
+            THEN line.prior_low ELSE excluded.prior_low END,
+        lowest = least(line.lowest, excluded.lowest),
+        highest = greatest(line.highest, excluded.highest),
+        seen_low = least(line.seen_low, excluded.seen_low),
+        seen_high = greatest(line.seen_high, excluded.seen_high),
+        observations = line.observations + excluded.observations;
+
+    INSERT INTO catalog_price_points AS point
+    SELECT
+        slug, seller, currency, day,
+        prices[1], prices[cardinality(prices)], low, high, observations
+    FROM (
+        SELECT
+            slug, seller, currency, (scraped_at AT TIME ZONE 'UTC')::date AS day,
+            array_agg(price ORDER BY scraped_at) AS prices,
+            min(price) AS low, max(price) AS high, count(*)::integer AS observations
+        FROM _moments
+        WHERE price IS NOT NULL
+        GROUP BY 1, 2, 3, 4
+    ) AS days
+    ON CONFLICT (slug, seller, currency, day) DO UPDATE SET
+        last_price = excluded.last_price,
+        low = least(point.low, excluded.low),
+        high = greatest(point.high, excluded.high),
+        observations = point.observations + excluded.observations;
+END $fn$;
+
+-- Only one process folds, rebuilds or mends at a time; held to the end of the transaction.
+CREATE FUNCTION catalog_lock_fold()
+RETURNS void LANGUAGE sql AS $fn$ SELECT pg_advisory_xact_lock(hashtext('catalog_fold')) $fn$;
+
+-- Claims up to `at_most` changes and folds them into points and summaries, in this transaction:
+-- killed, the changes are back. Returns the changes claimed, the lines touched, and how many of
+-- those were computed from their history.
+CREATE FUNCTION catalog_fold_changes(
+    at_most integer DEFAULT 100000, OUT changes bigint, OUT lines bigint, OUT computed bigint
+) LANGUAGE plpgsql SET client_min_messages = warning SET work_mem = '128MB' AS $fn$
+BEGIN
+    PERFORM catalog_lock_fold();
+    DROP TABLE IF EXISTS _new, _lines;
+    CREATE TEMP TABLE _new ON COMMIT DROP AS
+    WITH claimed AS (
+        DELETE FROM catalog_changes
+        WHERE id = ANY (ARRAY(
+            SELECT id FROM catalog_changes ORDER BY id LIMIT at_most FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING *
+    )
+    SELECT * FROM claimed;
+    GET DIAGNOSTICS changes = ROW_COUNT;
+    IF changes = 0 THEN
+        lines := 0;
+        computed := 0;
+        RETURN;
+    END IF;
+
+    CREATE TEMP TABLE _lines ON COMMIT DROP AS
+    SELECT
+        n.slug, n.seller, n.currency,
+        CASE WHEN NOT n.whole THEN n.first_new END AS first_new,
+        n.whole OR coalesce(n.first_new <= s.last_at, false) AS slow,
+        n.whole OR coalesce(greatest(n.high, s.seen_high) > 3 * least(n.low, s.seen_low), false)
+            AS wide
+    FROM (
+        SELECT
+            slug, seller, currency, bool_or(snapshot_id IS NULL) AS whole,
+            min(scraped_at) AS first_new, min(price) AS low, max(price) AS high
+        FROM _new
+        GROUP BY 1, 2, 3
+    ) AS n
+    LEFT JOIN catalog_slug_seller_summary AS s USING (slug, seller, currency);
+    GET DIAGNOSTICS lines = ROW_COUNT;
+    ANALYZE _lines;
+    IF EXISTS (SELECT FROM _lines WHERE wide) THEN
+        PERFORM catalog_flag_outliers();
+    END IF;
+
+    PERFORM catalog_fold_fast();
+
+    DROP TABLE IF EXISTS _scope;
+    CREATE TEMP TABLE _scope ON COMMIT DROP AS
+        SELECT slug, seller, currency FROM _lines WHERE slow;
+    GET DIAGNOSTICS computed = ROW_COUNT;
+    IF computed > 0 THEN
+        ANALYZE _scope;
+        PERFORM catalog_load_history();
+        PERFORM catalog_compute();
+        PERFORM catalog_compare();
+        PERFORM catalog_mend();
+    END IF;
+    UPDATE catalog_fold_state SET folded = folded + 1;
+END $fn$;
+
+-- Brings the cards up to the lines. Returns whether they were behind.
+CREATE FUNCTION catalog_project_cards(force boolean DEFAULT false)
+RETURNS boolean LANGUAGE plpgsql SET work_mem = '128MB' AS $fn$
+BEGIN
+    PERFORM catalog_lock_fold();
+    IF NOT force AND (SELECT folded = projected FROM catalog_fold_state) THEN
+        RETURN false;
+    END IF;
+    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_slug_summary;
+    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_category_counts;
+    UPDATE catalog_fold_state SET projected = folded;
+    RETURN true;
+END $fn$;
+
+-- The entry point: everything that waits, folded and on the cards, in this one transaction.
+-- Safe to run at any time and from anywhere, psql and cron included. `manage.py refresh` commits
+-- large backlogs in parts before it calls this.
+CREATE FUNCTION refresh_catalog_aggregates()
+RETURNS bigint LANGUAGE plpgsql AS $fn$
+DECLARE
+    folded bigint := 0;
+    part bigint;
+BEGIN
+    LOOP
+        SELECT changes INTO part FROM catalog_fold_changes();
+        EXIT WHEN part = 0;
+        folded := folded + part;
+    END LOOP;
+    PERFORM catalog_project_cards();
+    RETURN folded;
+END $fn$;

@@ -1,0 +1,584 @@
+"""Cached answers: bytes in this process (≤ 2 s), over Valkey, over the read model.
+
+What is cached carries the generation of the read models that it was built from, so that a
+refresh invalidates it at once. Generations come from PostgreSQL (`ReadModelState`), every 2 s;
+Valkey only announces them sooner. Without Valkey everything answers, slower.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpResponse, HttpResponseNotModified
+from django.utils.http import parse_etags
+from django_redis import get_redis_connection
+from django_redis.cache import RedisCache
+from django_redis.exceptions import ConnectionInterrupted
+from prometheus_client import Counter
+from redis import Redis
+from redis.exceptions import ConnectionError as ValkeyUnreachable
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as ValkeyTimeout
+
+log = logging.getLogger("spyglass.caching")
+T = TypeVar("T")
+
+CACHE_ERRORS = Counter("cache_errors_total", "Valkey operations that failed.")
+CACHE_REQUESTS = Counter("cache_requests_total", "Lookups by outcome.", ["cache", "result"])
+
+BREAKER_SECONDS = 1.0
+LOCAL_SECONDS = 2.0  # the longest that this process trusts its own copy
+POLL_SECONDS = 2.0  # how old a generation number may be
+LOCAL_BYTES = 32 * 1024 * 1024  # per process, for each of the two local stores
+KEEP_STALE = 5  # an expired body can stand in for this many TTLs
+BUILD_LOCK_SECONDS = 15  # > the statement timeout of a web process
+WAIT_SECONDS = 1.0  # for somebody else's build, where no stale body exists
+LOG_EVERY = 30.0
+
+# Deletes a lock only while it is still ours.
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+
+
+class Breaker:
+    """Skips Valkey for a second after it failed, so that requests do not each wait for it.
+
+    When the second is over one caller tries again; the others go on without until it succeeded.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed_at = 0.0  # monotonic time until which nobody asks; 0 while all is well
+        self._logged_at = float("-inf")
+
+    def allows(self) -> bool:
+        """Whether this caller may ask Valkey now."""
+        if not self._closed_at:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if now < self._closed_at:
+                return False
+            self._closed_at = now + BREAKER_SECONDS
+            return True
+
+    def succeeded(self) -> None:
+        """Valkey answered."""
+        if self._closed_at:
+            with self._lock:
+                self._closed_at = 0.0
+            log.warning("Valkey answers again.")
+
+    def failed(self, error: Exception) -> None:
+        """Valkey was unreachable or too slow."""
+        now = time.monotonic()
+        with self._lock:
+            self._closed_at = now + BREAKER_SECONDS
+            quiet = now < self._logged_at + LOG_EVERY
+            if not quiet:
+                self._logged_at = now
+        if not quiet:
+            log.warning("Valkey is not reachable; going on without it: %s", error)
+
+
+def attempt(operation: Callable[[], T], fallback: T) -> T:
+    """What `operation` returns, or `fallback` while Valkey is away (a metric and a log line)."""
+    if not process.breaker.allows():
+        return fallback
+    try:
+        result = operation()
+    except (RedisError, ConnectionInterrupted, OSError) as error:
+        CACHE_ERRORS.inc()
+        cause = error.__cause__ if isinstance(error, ConnectionInterrupted) else error
+        if isinstance(cause, ValkeyUnreachable | ValkeyTimeout | OSError):
+            process.breaker.failed(cause)
+        else:
+            log.error("Valkey refused a command: %s", cause)
+        return fallback
+    process.breaker.succeeded()
+    return result
+
+
+def valkey() -> Redis:
+    """The client behind the default cache. Wrap what you do with it in `attempt`."""
+    return get_redis_connection("default")
+
+
+@functools.cache
+def _registered(text: str) -> Any:
+    return valkey().register_script(text)
+
+
+def script(text: str) -> Callable[..., Any]:
+    """A Lua script, called with `keys=[…], args=[…]`; its text is sent once per server."""
+    registered = _registered(text)
+    return lambda keys, args: registered(keys=keys, args=args, client=valkey())
+
+
+def _guarded(name: str, fallback: Any) -> Callable[..., Any]:
+    original = getattr(RedisCache, name)
+
+    @functools.wraps(original)
+    def method(self, *args, **kwargs):
+        return attempt(lambda: original(self, *args, **kwargs), fallback)
+
+    return method
+
+
+class ResilientCache(RedisCache):
+    """Django's cache on Valkey, where an unreachable Valkey is a miss.
+
+    Then `get` returns its default, `get_many` {}, `set`, `add`, `delete`, `touch` and `has_key`
+    False, `incr` and `decr` None; the rest return None.
+    """
+
+    set = _guarded("set", False)
+    add = _guarded("add", False)
+    delete = _guarded("delete", False)
+    touch = _guarded("touch", False)
+    has_key = _guarded("has_key", False)
+    get_many = _guarded("get_many", {})
+    set_many = _guarded("set_many", [])
+    delete_many = _guarded("delete_many", 0)
+    incr = _guarded("incr", None)
+    decr = _guarded("decr", None)
+    clear = _guarded("clear", None)
+    ttl = _guarded("ttl", None)
+    expire = _guarded("expire", False)
+
+    def get(self, key, default=None, version=None, client=None):
+        return attempt(
+            lambda: super(ResilientCache, self).get(key, default, version, client), default
+        )
+
+
+def _prefixed(key: str) -> str:
+    return f"{settings.CACHES['default']['KEY_PREFIX']}:{key}"
+
+
+class _Generations:
+    """The read models' generations as this process knows them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}
+        self.joined: dict[tuple[str, ...], str] = {}
+        self.fresh_until = 0.0
+        self._polling = threading.Lock()
+        self._changing = threading.Lock()
+        self._pushes = 0
+        self._listener: threading.Thread | None = None
+
+    def push(self, model: str, generation: int) -> None:
+        """Take an announced generation."""
+        with self._changing:
+            self._pushes += 1
+            if generation > self.values.get(model, 0):
+                self.values[model] = generation
+                self.joined = {}
+
+    def poll(self) -> None:
+        """Read all generations from PostgreSQL; only the first reader of a process waits."""
+        if not self._polling.acquire(blocking=not self.fresh_until):
+            return
+        try:
+            now = time.monotonic()
+            if now < self.fresh_until:
+                return
+            self._listen()
+            pushes = self._pushes
+            found = self._read()
+            if found is not None:
+                self._adopt(found, pushes)
+            self.fresh_until = now + POLL_SECONDS
+        finally:
+            self._polling.release()
+
+    def _adopt(self, found: dict[str, int], pushes: int) -> None:
+        with self._changing:
+            if pushes != self._pushes:
+                # An announcement overtook the query; PostgreSQL's word alone could be older.
+                found = {
+                    name: max(found.get(name, 0), self.values.get(name, 0))
+                    for name in found | self.values
+                }
+            if found != self.values:
+                self.values, self.joined = found, {}
+
+    @staticmethod
+    def _read() -> dict[str, int] | None:
+        from config.models import ReadModelState
+
+        try:
+            return dict(ReadModelState.objects.values_list("name", "generation"))
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("Read-model generations are not readable: %s", error)
+            return None
+
+    def _listen(self) -> None:
+        if self._listener is None or not self._listener.is_alive():
+            self._listener = threading.Thread(
+                target=_listen_forever, args=[self], name="generations", daemon=True
+            )
+            self._listener.start()
+
+
+def _listen_forever(generations: _Generations) -> None:
+    """Hand announcements to `generations` for as long as it is the process's current one."""
+    while generations is process.generations:
+        try:
+            _listen_once(generations)
+        except (RedisError, OSError) as error:
+            log.debug("Subscription to generations lost: %s", error)
+            time.sleep(BREAKER_SECONDS)
+
+
+def _listen_once(generations: _Generations) -> None:
+    with (
+        Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=5) as client,
+        client.pubsub(ignore_subscribe_messages=True) as subscription,
+    ):
+        subscription.subscribe(_prefixed("generations"))
+        heard_at = time.monotonic()
+        while generations is process.generations:
+            message = subscription.get_message(timeout=1)
+            if message and message["type"] == "message":
+                model, _, generation = message["data"].decode().rpartition(" ")
+                generations.push(model, int(generation))
+            elif time.monotonic() - heard_at > 10:
+                subscription.ping()  # finds out about a peer that vanished without a word
+                heard_at = time.monotonic()
+
+
+def announce(model: str, generation: int) -> None:
+    """Tell every process that `model` has a new generation. Call it after the commit."""
+    process.generations.push(model, generation)
+    attempt(lambda: valkey().publish(_prefixed("generations"), f"{model} {generation}"), 0)
+
+
+def generation(models: tuple[str, ...]) -> str:
+    """The generations of these read models, joined by dots: part of what a cached body is.
+
+    Right at once where Valkey announces it, and never more than POLL_SECONDS old. Take it before
+    you read the data that it shall describe.
+    """
+    current = process.generations
+    if time.monotonic() >= current.fresh_until:
+        current.poll()
+    joined = current.joined.get(models)
+    if joined is None:
+        table, values = current.joined, current.values
+        joined = table[models] = ".".join(str(values.get(model, 0)) for model in models)
+    return joined
+
+
+class _LocalStore:
+    """Entries of this process, bounded in bytes; the oldest go first."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Any, Any] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, key: Any, entry: Any) -> None:
+        """Keep `entry` (which has a `size`), unless it is larger than an eighth of the store."""
+        if entry.size > LOCAL_BYTES // 8:
+            return
+        with self._lock:
+            old = self.entries.pop(key, None)
+            self.entries[key] = entry
+            self._bytes += entry.size - (old.size if old else 0)
+            while self._bytes > LOCAL_BYTES:
+                first = next(iter(self.entries))
+                self._bytes -= self.entries.pop(first).size
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A built body and what it was built from. `built_at`: Unix time, comparable between hosts."""
+
+    generation: str
+    built_at: float
+    etag: str
+    body: bytes
+    taken_at: float = 0.0  # monotonic: when this process took it in
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + 500
+
+    def is_fresh(self, generation: str, ttl: float) -> bool:
+        return self.generation == generation and time.time() - self.built_at < ttl
+
+    def can_stand_in(self, ttl: float) -> bool:
+        return time.time() - self.built_at < ttl * KEEP_STALE
+
+    def packed(self) -> bytes:
+        return f"1 {self.generation} {self.built_at:.3f} {self.etag}\n".encode() + self.body
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "_Body | None":
+        head, _, body = data.partition(b"\n")
+        parts = head.decode("ascii", "replace").split(" ")
+        if len(parts) != 4 or parts[0] != "1":
+            return None  # written by another version of this code
+        return cls(parts[1], float(parts[2]), parts[3], body, time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A body ready to send. `state`: hit, miss (just built) or stale (somebody builds anew)."""
+
+    body: bytes
+    etag: str
+    state: str
+
+
+class _Flights:
+    """Builds that are under way in this process, so that only one thread does each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[str, threading.Event] = {}
+
+    def join(self, key: str) -> tuple[bool, threading.Event]:
+        """(whether the caller leads, the event that the leader sets when it is done)."""
+        with self._lock:
+            event = self._under_way.get(key)
+            if event is not None:
+                return False, event
+            event = self._under_way[key] = threading.Event()
+            return True, event
+
+    def land(self, key: str) -> None:
+        """The leader is done, whatever came of it."""
+        with self._lock:
+            self._under_way.pop(key).set()
+
+
+def cached(
+    key: str, *, name: str, ttl: int, models: tuple[str, ...], build: Callable[[], bytes]
+) -> Cached:
+    """The body under `key`, built by `build` when there is none that is fresh.
+
+    Fresh: built less than `ttl` seconds ago from the current generations of `models`. One caller
+    builds, over all processes; meanwhile the others get the last body (`stale`, up to 5 × `ttl`
+    old), or wait for a second where there is none, and then build by themselves. `name` labels
+    the metric. What `build` raises reaches the caller and nothing is stored.
+    """
+    found = _lookup(key, ttl, generation(models), build)
+    CACHE_REQUESTS.labels(name, found.state).inc()
+    return found
+
+
+def _lookup(key, ttl, current, build) -> Cached:
+    local = process.bodies.entries.get(key)
+    if (
+        local is not None
+        and time.monotonic() - local.taken_at < LOCAL_SECONDS
+        and local.is_fresh(current, ttl)
+    ):
+        return Cached(local.body, local.etag, "hit")
+    stored = _fetch(key)
+    if stored is not None and stored.is_fresh(current, ttl):
+        process.bodies.put(key, stored)
+        return Cached(stored.body, stored.etag, "hit")
+    last = max(filter(None, [stored, local]), key=lambda body: body.built_at, default=None)
+    if last is not None and not last.can_stand_in(ttl):
+        last = None
+    leads, landed = process.flights.join(key)
+    if not leads:
+        return _follow(key, ttl, current, last, landed, build)
+    try:
+        return _lead(key, ttl, current, last, build)
+    finally:
+        process.flights.land(key)
+
+
+def _follow(key, ttl, current, last, landed, build) -> Cached:
+    """Another thread of this process builds."""
+    if last is not None:
+        return Cached(last.body, last.etag, "stale")
+    landed.wait(WAIT_SECONDS)
+    local = process.bodies.entries.get(key)
+    if local is not None and local.is_fresh(current, ttl):
+        return Cached(local.body, local.etag, "hit")
+    return _build(key, ttl, current, build)
+
+
+def _lead(key, ttl, current, last, build) -> Cached:
+    """This thread builds, unless another process does."""
+    lock, token = _prefixed(f"{key}:building"), uuid.uuid4().hex
+    taken = attempt(lambda: bool(valkey().set(lock, token, nx=True, ex=BUILD_LOCK_SECONDS)), None)
+    if taken is False:
+        if last is not None:
+            return Cached(last.body, last.etag, "stale")
+        stored = _await(key, ttl, current)
+        if stored is not None:
+            return Cached(stored.body, stored.etag, "hit")
+    try:
+        return _build(key, ttl, current, build)
+    finally:
+        if taken:
+            attempt(lambda: script(_RELEASE)(keys=[lock], args=[token]), None)
+
+
+def _await(key, ttl, current) -> _Body | None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        stored = _fetch(key)
+        if stored is not None and stored.is_fresh(current, ttl):
+            process.bodies.put(key, stored)
+            return stored
+    return None
+
+
+def _build(key, ttl, current, build) -> Cached:
+    body = build()
+    made = _Body(current, time.time(), etag_of(body), body, time.monotonic())
+    process.bodies.put(key, made)
+    attempt(lambda: valkey().set(_prefixed(key), made.packed(), ex=ttl * KEEP_STALE), False)
+    return Cached(made.body, made.etag, "miss")
+
+
+def _fetch(key: str) -> _Body | None:
+    data = attempt(lambda: valkey().get(_prefixed(key)), None)
+    return None if data is None else _Body.unpacked(data)
+
+
+def etag_of(body: bytes) -> str:
+    """A strong validator of these bytes."""
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def respond(
+    request, found: Cached, max_age: int, content_type: str = "application/json"
+) -> HttpResponse:
+    """The HTTP answer for a cached body: 200, or 304 where If-None-Match knows it.
+
+    `max_age`: seconds that clients may keep it; shared caches may too where reads are public.
+    """
+    scope = "public" if settings.API_PUBLIC_READS else "private"
+    headers = {
+        "ETag": found.etag,
+        "Cache-Control": f"{scope}, max-age={max_age}",
+        "X-Cache": found.state,
+    }
+    return _conditional(request, found.body, found.etag, headers, content_type)
+
+
+def _conditional(request, body, etag, headers, content_type) -> HttpResponse:
+    known = request.META.get("HTTP_IF_NONE_MATCH")
+    if known and request.method in ("GET", "HEAD") and _matches(etag, known):
+        return HttpResponseNotModified(headers=headers)
+    return HttpResponse(body, content_type=content_type, headers=headers)
+
+
+def _matches(etag: str, known: str) -> bool:
+    # Weak comparison, as RFC 9110 wants it: a proxy that compresses weakens the validator.
+    return any(known_tag in ("*", etag, f"W/{etag}") for known_tag in parse_etags(known))
+
+
+@dataclass(slots=True)
+class _HotEntry:
+    generation: str
+    expires: float
+    body: bytes
+    etag: str
+    headers: dict[str, str]
+    content_type: str
+    size: int
+
+
+def hot(name: str, ttl: int, models: tuple[str, ...]) -> Callable:
+    """Decorate a view that answers with `respond`: repeated GETs skip it and DRF altogether.
+
+    The raw path and query string look up bytes in this process, for at most 2 s and only while
+    the generations of `models` stand. Requests with a token, other methods, and everything where
+    reads are not public take the normal way. Only 200 answers that are not stale are kept.
+    """
+    lifetime = min(float(ttl), LOCAL_SECONDS)
+    hits = CACHE_REQUESTS.labels(name, "hit")
+
+    def decorate(view):
+        @functools.wraps(view)
+        def quick(request, *args, **kwargs):
+            meta = request.META
+            if (
+                request.method != "GET"
+                or "HTTP_AUTHORIZATION" in meta
+                or not settings.API_PUBLIC_READS
+            ):
+                return view(request, *args, **kwargs)
+            key = (request.path_info, meta.get("QUERY_STRING", ""))
+            current = generation(models)
+            entry = process.hot.entries.get(key)
+            if entry is not None and entry.generation == current:
+                now = time.monotonic()
+                if now < entry.expires:
+                    hits.inc()
+                    return _conditional(
+                        request, entry.body, entry.etag, entry.headers, entry.content_type
+                    )
+                # The first past the end renews the entry; the others need not pile up behind it.
+                entry.expires = now + 0.1
+            response = view(request, *args, **kwargs)
+            _remember(key, response, current, lifetime)
+            return response
+
+        return quick
+
+    return decorate
+
+
+def _remember(key, response, current: str, lifetime: float) -> None:
+    if response.status_code != 200 or response.get("X-Cache") not in ("hit", "miss"):
+        return
+    process.hot.put(
+        key,
+        _HotEntry(
+            generation=current,
+            expires=time.monotonic() + lifetime,
+            body=response.content,
+            etag=response["ETag"],
+            headers={
+                "ETag": response["ETag"],
+                "Cache-Control": response["Cache-Control"],
+                "X-Cache": "hit",
+            },
+            content_type=response["Content-Type"],
+            size=len(response.content) + len(key[0]) + len(key[1]) + 1_000,
+        ),
+    )
+
+
+class _Process:
+    """What this process remembers."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.breaker = Breaker()
+        self.generations = _Generations()
+        self.bodies = _LocalStore()
+        self.hot = _LocalStore()
+        self.flights = _Flights()
+
+
+process = _Process()
+# A child has none of its parent's threads, and may have inherited a lock that one of them held.
+os.register_at_fork(after_in_child=process.forget)
+
+
+def forget() -> None:
+    """Drop everything that this process remembers, as if it had just started."""
+    process.forget()

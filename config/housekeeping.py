@@ -1,0 +1,50 @@
+"""The jobs that every installation has: sign of life, partitions ahead, retention."""
+
+from datetime import timedelta
+
+from config import partitions, retention, runs
+from config.jobs import CANARY, Run, job
+
+PRUNE_BUDGET = timedelta(minutes=10)
+
+
+@job(
+    name=CANARY,
+    every=timedelta(minutes=1),
+    timeout=timedelta(seconds=30),
+    description="Show that the queue does work, and close the log rows of runs that died.",
+)
+def canary(run: Run) -> None:
+    """Run by hand it says nothing about the queue, and so stamps nothing."""
+    if run.queued:
+        runs.beat(CANARY, host=run.record.host, pid=run.record.pid)
+    if abandoned := runs.abandon_dead():
+        run.detail["abandoned"] = abandoned
+
+
+@job(
+    name="partitions_ahead",
+    every=timedelta(days=1),
+    timeout=timedelta(minutes=5),
+    description="Make the partitions that the coming months need.",
+)
+def partitions_ahead(run: Run) -> int:
+    """Apart from `prune`, so that a drop that fails never stops creation."""
+    made = partitions.ensure_ahead()
+    run.detail["made"] = made
+    return len(made)
+
+
+@job(
+    name="prune",
+    cron="15 3 * * *",
+    timeout=PRUNE_BUDGET + timedelta(minutes=4),
+    description="Remove what has expired, in small batches.",
+)
+def prune(run: Run) -> int:
+    """Stops at its time budget; what is left goes the next night."""
+    report = retention.prune(
+        budget=PRUNE_BUDGET, progress=lambda name, rows: run.progress(**{name: rows})
+    )
+    run.detail["incomplete"] = [done.name for done in report if not done.complete]
+    return sum(done.rows for done in report)

@@ -1,0 +1,248 @@
+"""`/metrics` for Prometheus, right across several processes and hosts.
+
+Three sources: what each web process counts (shared through PROMETHEUS_MULTIPROC_DIR), the
+counters that commit in PostgreSQL (`config.tally`), and gauges read when asked.
+"""
+
+import ipaddress
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.module_loading import autodiscover_modules
+from django.views.decorators.http import require_safe
+from django_prometheus.middleware import PrometheusAfterMiddleware
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+
+from config import readmodels, tally
+from config.models import Heartbeat
+from config.problems import Problem, to_problem
+from config.sqlfiles import queries
+from config.tokens import TokenAuthentication
+
+log = logging.getLogger("spyglass.metrics")
+
+ITEM_SEARCH_LATENCY = Histogram(
+    "item_search_latency_seconds",
+    "Time to answer a search, from parsed request to rendered body.",
+    ["endpoint"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+Collector = Callable[[], Iterable[Metric]]
+_collectors: list[Collector] = []
+
+
+def register_collector(collect: Collector) -> Collector:
+    """Add metrics that are read when `/metrics` is asked; for a domain's `metrics.py`.
+
+    `collect` may query PostgreSQL. When it fails, its metrics are missing and
+    `metrics_errors{part="…"}` says so.
+    """
+    if collect not in _collectors:
+        _collectors.append(collect)
+    return collect
+
+
+class RequestMetricsMiddleware(PrometheusAfterMiddleware):
+    """django-prometheus' own, with the method label bounded on every metric."""
+
+    def label_metric(self, metric, request, response=None, **labels):
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response, **labels)
+
+
+@require_safe
+def view(request: HttpRequest) -> HttpResponse:
+    """The exposition. For loopback, METRICS_PUBLIC, or a token with the scope `metrics`."""
+    if not (settings.METRICS_PUBLIC or _is_loopback(request)):
+        _require_token(request)
+    return HttpResponse(
+        exposition(), content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"}
+    )
+
+
+def _is_loopback(request: HttpRequest) -> bool:
+    # A proxy on this host connects from loopback too, but says for whom.
+    if "HTTP_X_FORWARDED_FOR" in request.META or "HTTP_FORWARDED" in request.META:
+        return False
+    try:
+        return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
+    except ValueError:
+        return False
+
+
+def _require_token(request: HttpRequest) -> None:
+    try:
+        found = TokenAuthentication().authenticate(Request(request))
+    except APIException as error:
+        raise to_problem(error) from error
+    if found is None:
+        raise Problem(
+            401,
+            detail="Metrics from another host need a token with the scope 'metrics'.",
+            headers={"WWW-Authenticate": "Token"},
+        )
+    if "metrics" not in found[1].scopes:
+        raise Problem(403, detail="The token lacks the scope 'metrics'.")
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format. A part that fails is left out and reported."""
+    autodiscover_modules("metrics")
+    counted, errors = _process_metrics()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Fixed([*_read_all(errors), *_cache_hit_ratio(counted), _failures(errors)]))
+    return generate_latest(_Fixed(counted)) + generate_latest(registry)
+
+
+class _Fixed:
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
+
+
+def _process_metrics() -> tuple[list[Metric], dict[str, str]]:
+    """What the processes of this host counted, and {"processes": error} where that failed."""
+    registry = REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        registry = CollectorRegistry()
+    try:
+        if registry is not REGISTRY:
+            MultiProcessCollector(registry)
+        return list(registry.collect()), {}
+    except Exception as error:
+        # A process may die while it writes its file; the rest is worth showing.
+        log.exception("Process metrics are not readable")
+        return [], {"processes": str(error)}
+
+
+def _read_all(errors: dict[str, str]) -> list[Metric]:
+    """The metrics that PostgreSQL holds; what fails is added to `errors` by name."""
+    found: list[Metric] = []
+    for collect in [_tallies, _connections, _read_models, _worker, *_collectors]:
+        try:
+            found += collect()
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("Metrics part %s: %s", collect.__name__, error)
+            errors[collect.__name__.strip("_")] = str(error)
+            if not _is_database_reachable():
+                errors["database"] = str(error)
+                break  # the others would each wait for a time-out
+        except Exception as error:
+            log.exception("Metrics part %s failed", collect.__name__)
+            errors[collect.__name__.strip("_")] = str(error)
+    return found
+
+
+def _is_database_reachable() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (DatabaseError, InterfaceError):
+        return False
+    return True
+
+
+def _failures(errors: dict[str, str]) -> Metric:
+    metric = GaugeMetricFamily(
+        "metrics_errors", "Parts of this page that could not be read.", labels=["part"]
+    )
+    for part in errors or ["none"]:
+        metric.add_metric([part], 1 if errors else 0)
+    return metric
+
+
+def _tallies() -> list[Metric]:
+    """Every tally: `…_total` as a counter, `…_sum` with `…_count` as a summary."""
+    by_family: dict[tuple[str, str], list] = defaultdict(list)
+    for row in tally.all():
+        stem, _, suffix = row.name.rpartition("_")
+        family = {"total": (stem, "counter"), "sum": (stem, "summary"), "count": (stem, "summary")}
+        by_family[family.get(suffix, (row.name, "unknown"))].append(row)
+    return [_tally_metric(name, kind, rows) for (name, kind), rows in by_family.items()]
+
+
+def _tally_metric(name: str, kind: str, rows: list) -> Metric:
+    metric = Metric(name, "Counted in PostgreSQL with what it counts.", kind)
+    for row in rows:
+        metric.add_sample(row.name, row.labels, row.value)
+    return metric
+
+
+def _connections() -> list[Metric]:
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["connection_usage"])
+        used, limit = cursor.fetchone()
+    metrics = [
+        GaugeMetricFamily("db_connection_usage", "Connections used of max_connections, 0 to 1."),
+        GaugeMetricFamily("db_connections", "Client connections to the PostgreSQL server."),
+    ]
+    metrics[0].add_metric([], used / limit)
+    metrics[1].add_metric([], used)
+    return metrics
+
+
+def _read_models() -> list[Metric]:
+    age = GaugeMetricFamily(
+        "read_model_age_seconds", "Time since the last refresh.", labels=["model"]
+    )
+    backlog = GaugeMetricFamily(
+        "read_model_backlog_rows", "Changes that wait for the next refresh.", labels=["model"]
+    )
+    stale = GaugeMetricFamily(
+        "read_model_stale", "1 where the last refresh is older than it should be.", labels=["model"]
+    )
+    for state in readmodels.states():
+        if state.age_seconds is not None:
+            age.add_metric([state.name], state.age_seconds)
+        backlog.add_metric([state.name], state.backlog)
+        stale.add_metric([state.name], int(state.stale))
+    return [age, backlog, stale]
+
+
+def _worker() -> list[Metric]:
+    metric = GaugeMetricFamily(
+        "worker_heartbeat_age_seconds",
+        "Time since a part last gave a sign of life.",
+        labels=["part"],
+    )
+    for beat in Heartbeat.objects.all():
+        metric.add_metric([beat.name], (timezone.now() - beat.beat_at).total_seconds())
+    return [metric]
+
+
+def _cache_hit_ratio(counted: list[Metric]) -> list[Metric]:
+    """Answers out of a cache (hit or stale) of all lookups, per cache, since the start."""
+    served: dict[str, float] = defaultdict(float)
+    total: dict[str, float] = defaultdict(float)
+    for metric in counted:
+        for sample in metric.samples:
+            if sample.name == "cache_requests_total":
+                cache = sample.labels["cache"]
+                total[cache] += sample.value
+                served[cache] += sample.value * (sample.labels["result"] != "miss")
+    ratio = GaugeMetricFamily(
+        "cache_hit_ratio", "Lookups answered from the cache, 0 to 1.", labels=["cache"]
+    )
+    for cache, lookups in total.items():
+        if lookups:
+            ratio.add_metric([cache], served[cache] / lookups)
+    return [ratio]

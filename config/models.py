@@ -1,0 +1,144 @@
+"""Tables of the shared machinery: leases, job runs, read-model state, idempotency, tokens."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+from knox.models import AbstractAuthToken
+
+
+class Lease(models.Model):
+    """The right to run one job, held by one process until `expires_at`.
+
+    Taken by compare-and-set, extended by the holder's heartbeat. One row per job name.
+    """
+
+    name = models.TextField(primary_key=True)
+    owner = models.TextField(help_text="Random token of the holding run.")
+    host = models.TextField()
+    pid = models.IntegerField()
+    acquired_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobRun(models.Model):
+    """One attempt of one job. Written by `config.jobs`; pruned after JOB_RUNS_RETENTION_DAYS."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        SKIPPED = "skipped", "skipped (another run held the lease)"
+        ABANDONED = "abandoned", "abandoned (its process died)"
+
+    job = models.TextField()
+    trigger = models.TextField(help_text="schedule, command, admin or api")
+    state = models.TextField(choices=State, default=State.RUNNING)
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+    rows = models.BigIntegerField(null=True, blank=True)
+    detail = models.JSONField(default=dict, blank=True)
+    error = models.TextField(blank=True)
+    owner = models.TextField(help_text="The lease token of this run.")
+    host = models.TextField()
+    pid = models.IntegerField()
+
+    class Meta:
+        indexes = [
+            models.Index("job", models.F("started_at").desc(), name="job_run_job_started"),
+            models.Index(models.F("started_at").desc(), name="job_run_started"),
+            models.Index("job", condition=models.Q(state="running"), name="job_run_running"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job} {self.started_at:%Y-%m-%d %H:%M:%S} {self.state}"
+
+
+class Heartbeat(models.Model):
+    """The last sign of life of a part of the system. One row per part."""
+
+    name = models.TextField(primary_key=True)
+    beat_at = models.DateTimeField(db_default=Now())
+    detail = models.JSONField(default=dict, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ReadModelState(models.Model):
+    """When a read model was refreshed last, and what that cost. One row per read model.
+
+    `generation` grows with every refresh that changed something; it is part of each cache key.
+    """
+
+    name = models.TextField(primary_key=True)
+    generation = models.BigIntegerField(default=0)
+    refreshed_at = models.DateTimeField(null=True)
+    full_refreshed_at = models.DateTimeField(null=True)
+    duration_ms = models.FloatField(null=True)
+    rows = models.BigIntegerField(null=True)
+    error = models.TextField(blank=True)
+    reconciled_at = models.DateTimeField(null=True)
+    differences = models.BigIntegerField(null=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Tally(models.Model):
+    """A counter that `/metrics` exposes, kept in PostgreSQL.
+
+    It commits with the effect that it counts, so it survives crashes and is the same for every
+    process and host. One row per metric name and label set; never pruned.
+    """
+
+    name = models.TextField()
+    labels = models.JSONField(default=dict)
+    value = models.FloatField(default=0)
+
+    class Meta:
+        verbose_name_plural = "tallies"
+        constraints = [models.UniqueConstraint(fields=["name", "labels"], name="tally_key")]
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.labels} = {self.value:g}"
+
+
+class IdempotencyRecord(models.Model):
+    """The answer to a request that carried an Idempotency-Key, for replay.
+
+    Written by `config.idempotency`; pruned once `expires_at` has passed.
+    """
+
+    owner = models.TextField(help_text="Whose key it is: token digest or user.")
+    key = models.TextField()
+    endpoint = models.TextField()
+    request_hash = models.TextField()
+    claim = models.TextField(help_text="Random token of the request at work.")
+    claimed_at = models.DateTimeField()
+    status = models.SmallIntegerField(null=True)
+    headers = models.JSONField(default=dict, blank=True)
+    body = models.BinaryField(null=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "endpoint", "key"], name="idempotency_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.key}"
+
+
+class ApiToken(AbstractAuthToken):
+    """A knox token with a name, scopes and the time of its last use."""
+
+    name = models.CharField(max_length=100, blank=True)
+    scopes = ArrayField(models.CharField(max_length=40), default=list, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta(AbstractAuthToken.Meta):
+        verbose_name = "API token"

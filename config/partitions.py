@@ -1,0 +1,231 @@
+"""Range partitions by month or day: made ahead, dropped whole.
+
+A domain declares its partitioned tables in `<app>/partitions.py` with `register`. Creation ahead
+(`ensure_ahead`) and dropping (`drop_expired`, called by `config.retention`) are separate, so that
+a failing drop never stops creation. There is never a DEFAULT partition: it would block
+DETACH … CONCURRENTLY.
+
+A partition is made beside its table and attached, and detached CONCURRENTLY before it is dropped:
+neither blocks reads or writes of the other partitions.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from django.db import connection, transaction
+from django.utils import timezone
+from django.utils.module_loading import autodiscover_modules
+from psycopg import sql
+
+from config.sqlfiles import queries
+
+
+class UnknownTable(KeyError):
+    """No such partitioned table is declared."""
+
+
+@dataclass(frozen=True)
+class PartitionedTable:
+    """A table partitioned by range on one timestamptz column, in UTC months or days.
+
+    `ahead`: how many periods after the current one must exist. `keep`: returns how many whole
+    periods before the current one are kept, or 0 for all. `before_drop(cursor, name)` runs in the
+    transaction that drops the detached table `name`: what depended on its rows is settled there.
+    """
+
+    name: str
+    column: str
+    unit: str = "month"  # or "day"
+    ahead: int = 3
+    keep: Callable[[], int] = lambda: 0
+    before_drop: Callable[[object, str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition: `start` inclusive, `end` exclusive, both UTC dates."""
+
+    name: str
+    start: date
+    end: date
+
+
+_tables: dict[str, PartitionedTable] = {}
+_known: set[str] = set()
+_SUFFIX = re.compile(r"_y(\d{4})m(\d{2})(?:d(\d{2}))?$")
+
+
+def register(table: PartitionedTable) -> PartitionedTable:
+    """Declare a partitioned table. Called at import of an app's `partitions.py`."""
+    _tables[table.name] = table
+    return table
+
+
+def all() -> dict[str, PartitionedTable]:
+    """Every declared table by name."""
+    autodiscover_modules("partitions")
+    return dict(sorted(_tables.items()))
+
+
+def get(name: str) -> PartitionedTable:
+    """The declaration of `name`; raises UnknownTable."""
+    try:
+        return all()[name]
+    except KeyError:
+        raise UnknownTable(f"no partitioned table {name!r}; known: {', '.join(all())}") from None
+
+
+def ensure(table: str, start: date | datetime, end: date | datetime) -> list[str]:
+    """Make the partitions that hold `start` to `end`, both inclusive. Returns the names made.
+
+    Call it before the transaction that inserts: the new partition is committed at once. Costs
+    nothing where this process has seen the partitions already.
+    """
+    declared = get(table)
+    made = []
+    for part in _covering(declared, _utc_date(start), _utc_date(end)):
+        if part.name in _known:
+            continue
+        if _create(declared, part):
+            made.append(part.name)
+        if not connection.in_atomic_block:
+            _known.add(part.name)
+    return made
+
+
+def ensure_ahead(table: str | None = None) -> list[str]:
+    """Make the current period's partition and the declared number after it, for every table."""
+    made = []
+    today = timezone.now().date()
+    for declared in all().values():
+        if table in (None, declared.name):
+            last = today
+            for _ in range(declared.ahead):
+                last = _period(declared, last).end
+            _known.clear()
+            made += ensure(declared.name, today, last)
+    return made
+
+
+def existing(table: str) -> list[Partition]:
+    """The attached partitions of `table`, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["existing_partitions"], {"table": table})
+        names = [name for name, _ in cursor.fetchall()]
+    found = [_parse(get(table), name) for name in names]
+    return [part for part in found if part]
+
+
+def missing_ahead(table: str) -> int:
+    """How many of the declared periods from now on have no partition yet."""
+    declared = get(table)
+    today = timezone.now().date()
+    have = {part.name for part in existing(table)}
+    part, missing = _period(declared, today), 0
+    for _ in range(declared.ahead + 1):
+        missing += part.name not in have
+        part = _period(declared, part.end)
+    return missing
+
+
+def expired(table: str) -> list[Partition]:
+    """The attached partitions that retention no longer keeps, oldest first."""
+    declared = get(table)
+    keep = declared.keep()
+    if not keep:
+        return []
+    first = _period(declared, timezone.now().date()).start
+    for _ in range(keep):
+        first = _period(declared, first - timedelta(days=1)).start
+    return [part for part in existing(table) if part.end <= first]
+
+
+def drop(table: str, part: Partition) -> None:
+    """Detach `part` without blocking, settle what depended on it, and drop it.
+
+    Killed between the two steps, the detached table is found and dropped by `drop_leftovers`.
+    Must run outside a transaction.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            sql.SQL("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY").format(
+                sql.Identifier(table), sql.Identifier(part.name)
+            )
+        )
+    _known.discard(part.name)
+    _drop_detached(get(table), part.name)
+
+
+def drop_leftovers(table: str) -> list[str]:
+    """Finish drops that died half way. Returns the names dropped."""
+    declared = get(table)
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["half_detached_partitions"], {"table": table})
+        for (name,) in cursor.fetchall():
+            cursor.execute(
+                sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
+                    sql.Identifier(table), sql.Identifier(name)
+                )
+            )
+        cursor.execute(queries("config")["detached_partitions"], {"table": table})
+        names = [name for (name,) in cursor.fetchall() if _SUFFIX.search(name)]
+    for name in names:
+        _drop_detached(declared, name)
+    return names
+
+
+def _drop_detached(declared: PartitionedTable, name: str) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        if declared.before_drop:
+            declared.before_drop(cursor, name)
+        cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+
+
+def _create(declared: PartitionedTable, part: Partition) -> bool:
+    """Make and attach one partition; False where it stands already."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [declared.name])
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [part.name])
+        if cursor.fetchone()[0]:
+            return False
+        table, name = sql.Identifier(declared.name), sql.Identifier(part.name)
+        cursor.execute(
+            sql.SQL(
+                "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+            ).format(name, table)
+        )
+        cursor.execute(
+            sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+                table, name, sql.Literal(f"{part.start} 00:00+00"), sql.Literal(f"{part.end} 00:00+00")
+            )
+        )
+    return True
+
+
+def _covering(declared: PartitionedTable, start: date, end: date) -> Iterator[Partition]:
+    part = _period(declared, start)
+    while part.start <= end:
+        yield part
+        part = _period(declared, part.end)
+
+
+def _period(declared: PartitionedTable, day: date) -> Partition:
+    if declared.unit == "day":
+        return Partition(f"{declared.name}_y{day:%Y}m{day:%m}d{day:%d}", day, day + timedelta(days=1))
+    start = day.replace(day=1)
+    end = (start + timedelta(days=32)).replace(day=1)
+    return Partition(f"{declared.name}_y{day:%Y}m{day:%m}", start, end)
+
+
+def _parse(declared: PartitionedTable, name: str) -> Partition | None:
+    match = _SUFFIX.search(name)
+    if not match:
+        return None
+    year, month, day = match.groups()
+    return _period(declared, date(int(year), int(month), int(day or 1)))
+
+
+def _utc_date(moment: date | datetime) -> date:
+    return moment.astimezone(UTC).date() if isinstance(moment, datetime) else moment

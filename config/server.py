@@ -1,0 +1,316 @@
+"""`script/server`: PostgreSQL, Valkey, worker and web server as one thing that Ctrl-C stops.
+
+The web server and the worker are restarted, with a growing pause, when they end by themselves.
+Imports no Django: everything that needs it runs in processes of its own.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from config import embedded
+
+PROJECT = embedded.PROJECT
+LOOPBACK = "localhost,127.0.0.1,[::1]"
+READY_SECONDS = 60
+LONGEST_PAUSE = 60.0  # seconds between two attempts to start a part that keeps ending
+STEADY_SECONDS = 60.0  # a part that ran this long starts again at once
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass
+class Part:
+    """A child process that should run as long as the server does."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    patience: float  # seconds between SIGTERM and SIGKILL
+    process: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+    pause: float = 1.0
+    due: float = field(default_factory=time.monotonic)
+
+    def tend(self) -> None:
+        """Start it when due; notice its end and plan the next start."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self.due:
+                self._start()
+            return
+        code = self.process.poll()
+        if code is None:
+            return
+        self._kill_group()  # children of a killed parent would keep the port
+        self.process = None
+        self.pause = 1.0 if now - self.started > STEADY_SECONDS else self.pause
+        self.due = now + self.pause
+        say(f"{self.name} ended ({_ending(code)}); starting it again in {self.pause:.0f} s")
+        self.pause = min(self.pause * 2, LONGEST_PAUSE)
+
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self, *, impatient: bool) -> None:
+        """Wait for its end, and end it by force after `patience`."""
+        if self.process is None:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(0 if impatient else self.patience)
+        self._kill_group()
+        self.process.wait()
+
+    def _start(self) -> None:
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=PROJECT,
+            env=os.environ | self.environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches only us; we stop the parts in order
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def main() -> None:
+    options = _options()
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        var = embedded.var_folder()
+        var.mkdir(parents=True, exist_ok=True)
+        with _only_server(var, options):
+            _check_address(options.host, options.port)
+            _environment(var, options.host)
+            with embedded.session(announce=say):
+                _prepare(options)
+                _serve(var, options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except embedded.EmbeddedError as error:
+        sys.exit(str(error))
+    except PermissionError as error:
+        sys.exit(f"No permission for {error.filename}: set SPYGLASS_VAR to a folder of your own.")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="script/server", description=__doc__.split("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port (%(default)s)")
+    parser.add_argument("--no-demo", action="store_true", help="leave an empty database empty")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        help="web server processes (one per core: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 to 256")
+    return int(text)
+
+
+@contextmanager
+def _only_server(var: Path, options: argparse.Namespace) -> Iterator[None]:
+    """One server per var folder; the lock's file says where it answers."""
+    run = var / "run"
+    run.mkdir(exist_ok=True)
+    with (run / "server.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            sys.exit(f"Spyglass already runs here ({lock.read().strip()}): stop that one first.")
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, {_address(options)}")
+        lock.flush()
+        yield
+
+
+def _check_address(host: str, port: int) -> None:
+    """Say at once what would otherwise surface from the web server, minutes later."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except PermissionError:
+        sys.exit(f"Port {port} needs root: choose one above 1023 with --port.")
+    except socket.gaierror:
+        sys.exit(f"There is no address {host} on this machine: choose another with --host.")
+    except OSError as error:
+        sys.exit(
+            f"Port {port} on {host} cannot be used ({error.strerror}): stop the program that has "
+            f"it, or choose another with --port {port + 1 if port < 65535 else port - 1}."
+        )
+
+
+def _environment(var: Path, host: str) -> None:
+    """Plain HTTP on this machine also with a DATABASE_URL; an open address needs its names."""
+    allowed = os.environ.get("ALLOWED_HOSTS")
+    if not _is_loopback(host) and not allowed:
+        sys.exit(
+            f"--host {host} is open to the network: set ALLOWED_HOSTS to the names that people "
+            "will use, for example ALLOWED_HOSTS=spyglass.lan,192.168.1.10."
+        )
+    os.environ.setdefault("ALLOWED_HOSTS", LOOPBACK)
+    os.environ.setdefault("HTTPS", "off")
+    if not os.environ.get("SECRET_KEY"):
+        os.environ["SECRET_KEY"] = embedded.secret_key(var)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    command = [sys.executable, "manage.py", "prepare"]
+    if options.no_demo:
+        command.append("--no-demo")
+    child = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
+    try:
+        code = child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    if code:
+        sys.exit(f"The database could not be prepared ({_ending(code)}); the reason is above.")
+
+
+def _serve(var: Path, options: argparse.Namespace) -> None:
+    metrics = var / "metrics"  # counters of processes that are gone
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir()
+    web = Part("web server", web_command(options), web_environment(metrics), patience=10)
+    worker_command = [sys.executable, "manage.py", "worker"]
+    worker = Part("worker", worker_command, {"PROCESS_ROLE": "worker"}, patience=35)
+    parts = [web, worker]
+    impatient = True  # until everything runs there is nothing to wait for
+    try:
+        for part in parts:
+            part.tend()
+        _await_web(options, parts)
+        _say_addresses(options)
+        impatient = False
+        while True:
+            time.sleep(0.25)
+            for part in parts:
+                part.tend()
+    except KeyboardInterrupt:
+        say("stopping …")
+    finally:
+        _stop(parts, impatient=impatient)
+
+
+def web_command(options: argparse.Namespace) -> list[str]:
+    """The web server's command line; the container image runs the same."""
+    return [
+        *(sys.executable, "-m", "granian", "config.wsgi:application", "--interface", "wsgi"),
+        *("--host", options.host, "--port", str(options.port)),
+        *("--workers", str(options.workers), "--blocking-threads", "4"),
+        *("--respawn-failed-workers", "--no-ws", "--log-level", "warning"),
+    ]
+
+
+def web_environment(metrics: Path) -> dict[str, str]:
+    return {"PROCESS_ROLE": "web", "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+
+
+def _await_web(options: argparse.Namespace, parts: list[Part]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    request = urllib.request.Request(  # noqa: S310 - our own http address
+        f"{_address(options)}/health/live", headers={"Host": "localhost"}
+    )
+    while time.monotonic() < deadline:
+        for part in parts:
+            part.tend()
+        try:
+            with urllib.request.urlopen(request, timeout=2):  # noqa: S310 - the same
+                return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+    say(f"The web server has not answered for {READY_SECONDS} s; its messages are above.")
+
+
+def _stop(parts: list[Part], *, impatient: bool) -> None:
+    """SIGTERM to all, then wait; a second Ctrl-C waits no longer."""
+    for part in parts:
+        part.ask_to_stop()
+    for part in parts:
+        try:
+            part.wait(impatient=impatient)
+        except KeyboardInterrupt:
+            impatient = True
+            part.wait(impatient=True)
+
+
+def _address(options: argparse.Namespace) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104
+    return f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
+
+
+def _say_addresses(options: argparse.Namespace) -> None:
+    base = _address(options)
+    say(
+        f"\nSpyglass runs; Ctrl-C stops it.\n"
+        f"  API docs  {base}/api/docs\n"
+        f"  Admin     {base}/admin/\n"
+        f"  Metrics   {base}/metrics\n"
+        f"  Health    {base}/health/ready\n"
+    )
+
+
+def _ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """A killed server takes its parts along, so that the next one finds the port free."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

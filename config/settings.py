@@ -1,0 +1,267 @@
+"""Settings, all from the environment; `docs/operations.md` lists every variable.
+
+With neither DATABASE_URL nor REDIS_URL, `manage.py` and `script/server` start embedded servers
+(`config.embedded`) and set both variables before this module is imported. Production is what
+has a DATABASE_URL of its own: there SECRET_KEY and ALLOWED_HOSTS have no default.
+"""
+
+from pathlib import Path
+
+import environ
+from csp.constants import NONCE, NONE, SELF
+from django.urls import reverse_lazy
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+EMBEDDED = env.bool("SPYGLASS_EMBEDDED", default=False)
+VAR_DIR = Path(env.str("SPYGLASS_VAR", default=str(BASE_DIR / "var")))
+VERSION = "0.1.0"
+
+# --- Identity and transport -------------------------------------------------------------------
+
+SECRET_KEY = env.str("SECRET_KEY")
+DEBUG = env.bool("DEBUG", default=False)
+ALLOWED_HOSTS = env.list(
+    "ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if EMBEDDED else []
+)
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# HTTPS=off is for a server on loopback; everything else sits behind TLS.
+HTTPS = env.bool("HTTPS", default=not EMBEDDED)
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^health/", r"^metrics$"]
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+SECURE_HSTS_PRELOAD = HTTPS
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if env.bool("BEHIND_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+NUM_PROXIES = env.int("NUM_PROXIES", default=0)
+
+# Unfold's Alpine.js evaluates expressions in attributes; it is confined to the admin.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF, NONCE, "'unsafe-eval'"],
+        "style-src": [SELF, "'unsafe-inline'"],
+        "img-src": [SELF, "data:", "https:"],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("REQUEST_MAX_BYTES", default=16 * 1024 * 1024)
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
+
+# --- Applications -----------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_q",
+    "django_prometheus",
+    "pgtrigger",
+    "config",
+    "catalog",
+]
+
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "config.problems.GuardMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "config.metrics.RequestMetricsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# --- PostgreSQL -------------------------------------------------------------------------------
+
+# The role decides pool and timeouts: web pools connections, the worker forks and must not.
+PROCESS_ROLE = env.str("PROCESS_ROLE", default="command")  # web | worker | command
+_TIMEOUTS = {
+    # role: (statement_timeout, lock_timeout, idle_in_transaction_session_timeout), milliseconds
+    "web": (10_000, 3_000, 15_000),
+    "worker": (900_000, 30_000, 60_000),
+    "command": (0, 60_000, 0),
+}[PROCESS_ROLE]
+
+DATABASES = {"default": env.db("DATABASE_URL")}
+DATABASES["default"].update(
+    ENGINE="django.db.backends.postgresql",
+    CONN_HEALTH_CHECKS=PROCESS_ROLE != "web",
+    CONN_MAX_AGE=0 if PROCESS_ROLE == "web" else 60,
+    DISABLE_SERVER_SIDE_CURSORS=True,  # PgBouncer in transaction mode
+)
+_OPTIONS = DATABASES["default"].setdefault("OPTIONS", {})
+if PROCESS_ROLE == "web":
+    _OPTIONS["pool"] = {
+        "min_size": 1,
+        "max_size": env.int("DB_POOL_MAX", default=8),
+        "timeout": 5,
+        "max_lifetime": 1800,
+    }
+# PgBouncer refuses start-up options: with it, set the timeouts on the database role instead.
+if not env.bool("PGBOUNCER", default=False):
+    _OPTIONS["options"] = (
+        f"-c statement_timeout={_TIMEOUTS[0]} -c lock_timeout={_TIMEOUTS[1]}"
+        f" -c idle_in_transaction_session_timeout={_TIMEOUTS[2]}"
+    )
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Valkey -----------------------------------------------------------------------------------
+
+REDIS_URL = env.str("REDIS_URL")
+CACHES = {
+    "default": {
+        "BACKEND": "config.caching.ResilientCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": env.str("CACHE_PREFIX", default="spyglass"),
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": 0.25,
+            "SOCKET_TIMEOUT": 0.25,
+        },
+    }
+}
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+
+# --- Queue ------------------------------------------------------------------------------------
+
+Q_CLUSTER = {
+    "name": "spyglass",
+    "orm": "default",
+    "workers": env.int("WORKER_PROCESSES", default=2),
+    "timeout": 840,
+    "retry": 1_000,  # > timeout + the longest wait in the queue
+    "max_attempts": 3,
+    "ack_failures": False,
+    "catch_up": False,
+    "bulk": 1,
+    "queue_limit": 4,
+    "save_limit": 250,
+    "poll": 0.5,
+    "recycle": 200,
+    "label": "Task queue",
+}
+
+# --- API --------------------------------------------------------------------------------------
+
+API_PUBLIC_READS = env.bool("API_PUBLIC_READS", default=True)
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["config.tokens.TokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["config.tokens.PublicRead"],
+    "DEFAULT_RENDERER_CLASSES": ["config.rendering.OrjsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["config.rendering.OrjsonParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.rendering.Negotiation",
+    "DEFAULT_THROTTLE_CLASSES": ["config.throttles.AddressThrottle", "config.throttles.TokenThrottle"],
+    "DEFAULT_THROTTLE_RATES": {
+        "address": env.str("THROTTLE_ADDRESS", default="600/min"),
+        "token": env.str("THROTTLE_TOKEN", default="1200/min"),
+    },
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "config.problems.exception_handler",
+    "NUM_PROXIES": NUM_PROXIES,
+    "UNAUTHENTICATED_USER": None,
+}
+KNOX_TOKEN_MODEL = "config.ApiToken"
+REST_KNOX = {
+    "TOKEN_TTL": None,  # each token carries its own expiry
+    "AUTH_HEADER_PREFIX": "Token",
+    "TOKEN_MODEL": KNOX_TOKEN_MODEL,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Spyglass",
+    "DESCRIPTION": "A self-hosted backend that finds things for people.",
+    "VERSION": VERSION,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums"],
+}
+
+# --- Pages, files, time -----------------------------------------------------------------------
+
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = EMBEDDED
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+UNFOLD = {
+    "SITE_TITLE": "Spyglass",
+    "SITE_HEADER": "Spyglass",
+    "SITE_URL": reverse_lazy("api-docs"),
+    "SHOW_HISTORY": True,
+}
+
+# --- Observability ----------------------------------------------------------------------------
+
+PROMETHEUS_EXPORT_MIGRATIONS = False
+METRICS_PUBLIC = env.bool("METRICS_PUBLIC", default=False)  # else loopback or a token
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="WARNING")},
+    "loggers": {"spyglass": {"level": env.str("SPYGLASS_LOG_LEVEL", default="INFO")}},
+}
+
+# --- Jobs -------------------------------------------------------------------------------------
+
+JOB_RUNS_RETENTION_DAYS = env.int("JOB_RUNS_RETENTION_DAYS", default=30)
+WORKER_HEARTBEAT_STALE_SECONDS = env.int("WORKER_HEARTBEAT_STALE_SECONDS", default=180)
+
+# --- Catalog ----------------------------------------------------------------------------------
+
+CATALOG_DEFAULT_CURRENCY = env.str("CATALOG_DEFAULT_CURRENCY", default="EUR")
+CATALOG_SNAPSHOTS_RETENTION_MONTHS = env.int("CATALOG_SNAPSHOTS_RETENTION_MONTHS", default=0)
+CATALOG_INGEST_RUNS_RETENTION_DAYS = env.int("CATALOG_INGEST_RUNS_RETENTION_DAYS", default=180)

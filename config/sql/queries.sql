@@ -1,0 +1,91 @@
+-- name: add_to_tally
+-- Adds to a counter, making it where it is new.
+INSERT INTO config_tally (name, labels, value)
+VALUES (%(name)s, %(labels)s, %(value)s)
+ON CONFLICT (name, labels) DO UPDATE SET value = config_tally.value + excluded.value
+
+-- name: existing_partitions
+-- The partitions of a table with their bounds as text, oldest first.
+SELECT child.relname, pg_get_expr(child.relpartbound, child.oid)
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+WHERE pg_inherits.inhparent = to_regclass(%(table)s)
+ORDER BY child.relname
+
+-- name: advance_read_model
+-- Records a refresh; the generation grows only where it changed something.
+INSERT INTO config_readmodelstate (
+    name, generation, refreshed_at, full_refreshed_at, duration_ms, rows, error)
+VALUES (
+    %(name)s, 1, now(), CASE WHEN %(full)s THEN now() END, %(duration_ms)s, %(rows)s, '')
+ON CONFLICT (name) DO UPDATE SET
+    generation = config_readmodelstate.generation + CASE WHEN %(changed)s THEN 1 ELSE 0 END,
+    refreshed_at = now(),
+    full_refreshed_at = coalesce(excluded.full_refreshed_at, config_readmodelstate.full_refreshed_at),
+    duration_ms = excluded.duration_ms,
+    rows = excluded.rows,
+    error = ''
+RETURNING generation
+
+-- name: half_detached_partitions
+-- Partitions whose concurrent detach was interrupted.
+SELECT child.relname
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+WHERE pg_inherits.inhparent = to_regclass(%(table)s) AND pg_inherits.inhdetachpending
+
+-- name: detached_partitions
+-- Tables named like a partition of this table that are attached to nothing.
+SELECT relname
+FROM pg_class
+WHERE relkind = 'r'
+    AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass(%(table)s))
+    AND starts_with(relname, %(table)s || '_y')
+    AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = pg_class.oid)
+ORDER BY relname
+
+-- name: take_lease
+-- Takes a lease that is free, expired, or still held by `dead_owner`; a returned row means taken.
+INSERT INTO config_lease AS lease (name, owner, host, pid, acquired_at, expires_at)
+VALUES (
+    %(name)s, %(owner)s, %(host)s, %(pid)s, clock_timestamp(), clock_timestamp() + %(length)s)
+ON CONFLICT (name) DO UPDATE SET
+    owner = excluded.owner,
+    host = excluded.host,
+    pid = excluded.pid,
+    acquired_at = excluded.acquired_at,
+    expires_at = excluded.expires_at
+WHERE lease.expires_at <= clock_timestamp() OR lease.owner = %(dead_owner)s::text
+RETURNING owner
+
+-- name: extend_lease
+-- Pushes the end of a lease out, for as long as nobody else has taken it.
+UPDATE config_lease SET expires_at = clock_timestamp() + %(length)s
+WHERE name = %(name)s AND owner = %(owner)s
+
+-- name: connection_usage
+-- Client connections of the whole server, and how many it takes.
+SELECT count(*), current_setting('max_connections')::int
+FROM pg_stat_activity
+WHERE backend_type = 'client backend'
+
+-- name: claim_idempotency_key
+-- Takes a key that is new, expired, or left by a dead request of the same content.
+INSERT INTO config_idempotencyrecord AS held (
+    owner, endpoint, key, request_hash, claim, claimed_at, headers, expires_at)
+VALUES (
+    %(owner)s, %(endpoint)s, %(key)s, %(request_hash)s, %(claim)s, clock_timestamp(), '{}',
+    clock_timestamp() + %(lifetime)s)
+ON CONFLICT (owner, endpoint, key) DO UPDATE SET
+    request_hash = excluded.request_hash,
+    claim = excluded.claim,
+    claimed_at = excluded.claimed_at,
+    status = NULL,
+    headers = '{}',
+    body = NULL,
+    expires_at = excluded.expires_at
+WHERE held.expires_at <= clock_timestamp()
+    OR (held.status IS NULL
+        AND held.claimed_at <= clock_timestamp() - %(claim_lifetime)s
+        AND held.request_hash = excluded.request_hash)
+RETURNING id

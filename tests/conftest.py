@@ -1,0 +1,193 @@
+"""Every run has a PostgreSQL and a Valkey of its own, so that runs never meet.
+
+With DATABASE_URL or REDIS_URL in the environment those are used instead. pytest-django makes and
+drops the test database on them.
+"""
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from config.embedded import PostgresServer, ValkeyServer
+
+PROJECT = Path(__file__).resolve().parent.parent
+PREFIX = "spyglass-tests-"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers before Django reads its settings, and stop them at the end."""
+    if config.option.help:
+        return
+    _remove_dead_runs()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder.chmod(0o711)  # as root the servers run as another user, who must get through
+    alive = os.open(folder / "alive.lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    config.add_cleanup(lambda: _remove_run(folder))
+    for variable, server in _servers(folder).items():
+        if variable not in os.environ:
+            server.start()
+            os.environ[variable] = server.url
+    os.environ["SPYGLASS_VAR"] = str(folder / "var")
+    os.environ["CACHE_PREFIX"] = f"tests-{uuid.uuid4().hex}"
+    os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only")
+    os.environ["SPYGLASS_EMBEDDED"] = "1"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+    from django.conf import settings
+
+    assert settings.DATABASES  # reads the settings: pytest-django sets Django up only after that
+
+
+def _servers(folder: Path) -> dict[str, PostgresServer | ValkeyServer]:
+    return {
+        "DATABASE_URL": PostgresServer(folder / "pg", fast=True),
+        "REDIS_URL": ValkeyServer(folder / "valkey"),
+    }
+
+
+def _remove_run(folder: Path) -> None:
+    for server in _servers(folder).values():
+        server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_dead_runs() -> None:
+    """Stop and delete what a killed run left: its lock is free."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another run removes it too, or it is another user's
+            lock = os.open(folder / "alive.lock", os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_run(folder)
+            finally:
+                os.close(lock)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker) -> Iterator[None]:
+    """pytest-django's, and at the end nobody may hold the test database open."""
+    yield
+    from django.db import connection
+
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> None:
+    """No test sees what another one cached."""
+    if importlib.util.find_spec("config.caching") is None:
+        return
+    from django.core.cache import cache
+
+    cache.delete_pattern("*")
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A running PostgreSQL that the test may stop or kill."""
+    server = PostgresServer(_server_folder(tmp_path_factory, "pg"), fast=True)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A running Valkey that the test may stop or kill."""
+    server = ValkeyServer(_server_folder(tmp_path_factory, "valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def _server_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    return factory.mktemp(name, numbered=True) / "server"
+
+
+@pytest.fixture
+def database_url(transactional_db: None) -> str:
+    """The URL of the test database, for other processes; the test's data is committed."""
+    from django.db import connection
+
+    name = connection.settings_dict["NAME"]
+    return urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}"))
+
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def spawn(database_url: str) -> Iterator[Spawn]:
+    """`spawn(["worker", …], NAME=value, …)` runs manage.py on the test database.
+
+    Standard output and error are text pipes; `stdin`, `stdout` and `stderr` go to Popen, other
+    keywords into the environment. Whatever it started is killed after the test, grandchildren in
+    sessions of their own included.
+    """
+    mark = uuid.uuid4().hex
+    started = []
+
+    def start(
+        args: list[str],
+        *,
+        stdin: int | None = subprocess.DEVNULL,
+        stdout: int | None = subprocess.PIPE,
+        stderr: int | None = subprocess.PIPE,
+        **environment: str,
+    ) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, str(PROJECT / "manage.py"), *map(str, args)],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            cwd=PROJECT,
+            env=os.environ | {"DATABASE_URL": database_url, "SPYGLASS_SPAWN": mark} | environment,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    kill_marked(mark)
+    for process in started:
+        process.communicate()
+
+
+def kill_marked(mark: str) -> None:
+    """SIGKILL every process that has `mark` in its environment, until none is left."""
+    deadline = time.monotonic() + 10
+    while pids := marked(mark):
+        assert time.monotonic() < deadline, f"processes {pids} do not die"
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def marked(mark: str) -> list[int]:
+    """Live processes that have `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended, or is another user's
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
