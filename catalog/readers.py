@@ -17,7 +17,7 @@ from hashlib import sha256
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 import orjson
 
@@ -98,7 +98,7 @@ class Source:
             self.close()
             raise
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc) -> None:
@@ -131,7 +131,9 @@ class Source:
                 " the lines before it were read"
             ) from error
         except OSError as error:
-            raise SourceError(f"{self.name}: cannot be read after line {line:,}: {error}") from error
+            raise SourceError(
+                f"{self.name}: cannot be read after line {line:,}: {error}"
+            ) from error
 
     def _decompressed(self) -> BinaryIO:
         buffered = io.BufferedReader(self._raw, BLOCK_BYTES)
@@ -237,7 +239,9 @@ class _CsvParser:
                     if row
                 ]
             else:
-                pending += [(n, t, block.bad.get(n)) for n, t in enumerate(block.lines, block.first)]
+                pending += [
+                    (n, t, block.bad.get(n)) for n, t in enumerate(block.lines, block.first)
+                ]
                 done, pending = self._line_by_line(pending, last=following is None)
                 yield done
             block = following

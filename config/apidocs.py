@@ -20,7 +20,7 @@ class TokenScheme(OpenApiAuthenticationExtension):
     def get_security_definition(self, auto_schema):
         return build_bearer_security_scheme_object(
             header_name="HTTP_AUTHORIZATION",
-            token_prefix="Token",  # noqa: S106 - the scheme's name
+            token_prefix="Token",
         )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import DatabaseError, InterfaceError
 from django.http import HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
@@ -160,8 +161,9 @@ class ResilientCache(RedisCache):
         )
 
 
-def _prefixed(key: str) -> str:
-    return f"{settings.CACHES['default']['KEY_PREFIX']}:{key}"
+def prefixed(key: str) -> str:
+    """`key` as Django's cache would write it, so that `cache.clear` and patterns find it too."""
+    return cache.make_key(key)
 
 
 class _Generations:
@@ -245,7 +247,7 @@ def _listen_once(generations: _Generations) -> None:
         Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=5) as client,
         client.pubsub(ignore_subscribe_messages=True) as subscription,
     ):
-        subscription.subscribe(_prefixed("generations"))
+        subscription.subscribe(prefixed("generations"))
         heard_at = time.monotonic()
         while generations is process.generations:
             message = subscription.get_message(timeout=1)
@@ -260,7 +262,7 @@ def _listen_once(generations: _Generations) -> None:
 def announce(model: str, generation: int) -> None:
     """Tell every process that `model` has a new generation. Call it after the commit."""
     process.generations.push(model, generation)
-    attempt(lambda: valkey().publish(_prefixed("generations"), f"{model} {generation}"), 0)
+    attempt(lambda: valkey().publish(prefixed("generations"), f"{model} {generation}"), 0)
 
 
 def generation(models: tuple[str, ...]) -> str:
@@ -415,7 +417,7 @@ def _follow(key, ttl, current, last, landed, build) -> Cached:
 
 def _lead(key, ttl, current, last, build) -> Cached:
     """This thread builds, unless another process does."""
-    lock, token = _prefixed(f"{key}:building"), uuid.uuid4().hex
+    lock, token = prefixed(f"{key}:building"), uuid.uuid4().hex
     taken = attempt(lambda: bool(valkey().set(lock, token, nx=True, ex=BUILD_LOCK_SECONDS)), None)
     if taken is False:
         if last is not None:
@@ -445,12 +447,12 @@ def _build(key, ttl, current, build) -> Cached:
     body = build()
     made = _Body(current, time.time(), etag_of(body), body, time.monotonic())
     process.bodies.put(key, made)
-    attempt(lambda: valkey().set(_prefixed(key), made.packed(), ex=ttl * KEEP_STALE), False)
+    attempt(lambda: valkey().set(prefixed(key), made.packed(), ex=ttl * KEEP_STALE), False)
     return Cached(made.body, made.etag, "miss")
 
 
 def _fetch(key: str) -> _Body | None:
-    data = attempt(lambda: valkey().get(_prefixed(key)), None)
+    data = attempt(lambda: valkey().get(prefixed(key)), None)
     return None if data is None else _Body.unpacked(data)
 
 

@@ -6,6 +6,7 @@ where the key comes back with another request.
 """
 
 import hashlib
+import logging
 import re
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponse
 from rest_framework.response import Response
 
@@ -21,6 +22,8 @@ from config.models import IdempotencyRecord
 from config.problems import CONTENT_TYPE, Problem, invalid
 from config.rendering import dumps
 from config.sqlfiles import queries
+
+log = logging.getLogger("spyglass.idempotency")
 
 HEADER = "Idempotency-Key"
 LIFETIME = timedelta(hours=24)
@@ -82,7 +85,7 @@ def idempotent(request, endpoint: str) -> Iterator[Once]:
                 …
                 return once.store(Response(…))
 
-    Raises Problem: 400 for a bad key, 409 in flight, 422 for another request under the same key,
+    Enter it before anything reads `request.data`. Raises Problem: 400 for a bad key, 409 in flight, 422 for another request under the same key,
     413 for a body over the limit. A request that raises, or stores nothing, frees its key.
     """
     key = request.headers.get(HEADER)
@@ -101,9 +104,22 @@ def idempotent(request, endpoint: str) -> Iterator[Once]:
     once = Once(record, None) if _claim(record) else Once(None, _replay(record))
     try:
         yield once
-    finally:
-        if not once.stored and not connection.needs_rollback:
-            once.release()
+    except BaseException:
+        # Also after store(): its transaction may have been rolled back since.
+        _release_quietly(once)
+        raise
+    if not once.stored:
+        once.release()
+
+
+def _release_quietly(once: Once) -> None:
+    """Release without hiding the error that is on its way; unreleased, a claim dies by itself."""
+    if connection.needs_rollback:
+        return
+    try:
+        once.release()
+    except DatabaseError:
+        log.warning("An idempotency key was not released", exc_info=True)
 
 
 def _owner(request) -> str:

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from croniter import croniter
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import Error, close_old_connections, connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from django_q.models import OrmQ, Schedule
@@ -198,7 +198,7 @@ def sync_schedules() -> list[str]:
 
 def _check(name: str, every: timedelta | None, cron: str, timeout: timedelta) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,79}", name):
-        raise ValueError(f"job {name!r}: a name is up to 80 of a-z, 0-9, _, and starts with a letter")
+        raise ValueError(f"job {name!r}: a name is a letter and up to 79 of a-z, 0-9, _")
     if every and cron:
         raise ValueError(f"job {name!r}: give `every` or `cron`, not both")
     if every and (every % timedelta(minutes=1) or not 1 <= every // timedelta(minutes=1) <= 32_767):
@@ -285,7 +285,7 @@ def _note_result(sender, task, **kwargs) -> None:
     try:
         close_old_connections()
         runs.beat(RESULTS)
-    except DatabaseError as error:
+    except Error as error:
         logger.warning("cannot stamp the queue's heartbeat: %s", error)
 
 

@@ -96,7 +96,7 @@ def _realm() -> str:
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = Path("/proc/self/ns/pid").readlink()
     except OSError:  # not Linux: no namespaces either
         boot, namespace = platform.system(), socket.gethostname()
     return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:16]

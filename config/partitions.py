@@ -192,13 +192,16 @@ def _create(declared: PartitionedTable, part: Partition) -> bool:
             return False
         table, name = sql.Identifier(declared.name), sql.Identifier(part.name)
         cursor.execute(
-            sql.SQL(
-                "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
-            ).format(name, table)
+            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
+                name, table
+            )
         )
         cursor.execute(
             sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-                table, name, sql.Literal(f"{part.start} 00:00+00"), sql.Literal(f"{part.end} 00:00+00")
+                table,
+                name,
+                sql.Literal(f"{part.start} 00:00+00"),
+                sql.Literal(f"{part.end} 00:00+00"),
             )
         )
     return True
@@ -213,7 +216,9 @@ def _covering(declared: PartitionedTable, start: date, end: date) -> Iterator[Pa
 
 def _period(declared: PartitionedTable, day: date) -> Partition:
     if declared.unit == "day":
-        return Partition(f"{declared.name}_y{day:%Y}m{day:%m}d{day:%d}", day, day + timedelta(days=1))
+        return Partition(
+            f"{declared.name}_y{day:%Y}m{day:%m}d{day:%d}", day, day + timedelta(days=1)
+        )
     start = day.replace(day=1)
     end = (start + timedelta(days=32)).replace(day=1)
     return Partition(f"{declared.name}_y{day:%Y}m{day:%m}", start, end)

@@ -25,7 +25,7 @@ RETRY_AFTER_OUTAGE = 5  # seconds
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+class Problem(Exception):
     """An error answer. Raise it anywhere in a request under /api/.
 
     `members` are extension members of the document; `headers` are sent along with it.

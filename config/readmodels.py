@@ -111,7 +111,9 @@ def select(names: Iterable[str] = ()) -> list[ReadModel]:
     for name in wanted:
         if name not in known and name not in {model.app for model in known.values()}:
             raise UnknownReadModel(f"no read model {name!r}; known: {', '.join(known)}")
-    return [model for model in known.values() if not wanted or {model.name, model.app} & set(wanted)]
+    return [
+        model for model in known.values() if not wanted or {model.name, model.app} & set(wanted)
+    ]
 
 
 def refresh(
@@ -160,7 +162,10 @@ def reconcile(
     found = model.reconcile(fix, progress)
     ReadModelState.objects.update_or_create(
         name=model.name,
-        defaults={"reconciled_at": timezone.now(), "differences": 0 if found.fixed else found.count},
+        defaults={
+            "reconciled_at": timezone.now(),
+            "differences": 0 if found.fixed else found.count,
+        },
     )
     if found.fixed and found.count:
         record(model.name, Refreshed(found.count), seconds=0)

@@ -16,7 +16,8 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import Error, InterfaceError, OperationalError, connection, transaction
+from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 from django.utils import timezone
 from psycopg.pq import TransactionStatus
@@ -122,7 +123,7 @@ def execute(
                 run.check()
             finally:
                 run.working = False
-        except BaseException as raised:  # recorded below, whatever it is
+        except BaseException as raised:  # noqa: BLE001 - recorded below, whatever it is
             run.working = False
             error = raised
         finally:
@@ -159,6 +160,13 @@ def beat(name: str, **detail) -> None:
         unique_fields=["name"],
         update_fields=["beat_at", "detail"],
     )
+
+
+def heartbeat_ages() -> dict[str, float]:
+    """Seconds since each sign of life, by the database's clock."""
+    age = ExpressionWrapper(Now() - F("beat_at"), output_field=DurationField())
+    rows = Heartbeat.objects.annotate(age=age).values_list("name", "age")
+    return {name: age.total_seconds() for name, age in rows}
 
 
 def abandon_dead() -> int:
@@ -352,7 +360,7 @@ class _Heart(threading.Thread):
             return
         try:
             kept = self._extend()
-        except DatabaseError as error:
+        except Error as error:
             logger.warning("%s: heartbeat failed: %s", run.record.job, error)
             connection.close()
             if started - self._extended > leases.LENGTH.total_seconds():

@@ -76,7 +76,9 @@ def repair(prefix: str) -> list[str]:
             changes.append(f"switched off schedule {row.name or row.pk}: {reason}")
         elif row.next_run and row.next_run < timezone.now() - OLDEST_NEXT_RUN:
             this.update(next_run=timezone.now())
-            changes.append(f"moved schedule {row.name or row.pk}: due since {row.next_run:%Y-%m-%d}")
+            changes.append(
+                f"moved schedule {row.name or row.pk}: due since {row.next_run:%Y-%m-%d}"
+            )
     return changes
 
 
@@ -109,7 +111,7 @@ def _arguments_fault(row: Schedule) -> str:
         keywords = _keywords(row.kwargs or "{}")
         options = keywords.get("q_options", {})
         special = {"sync", "broker"} & (keywords.keys() | options.keys())
-    except Exception as error:  # whatever it is, the scheduler would stop at it as well
+    except Exception as error:  # noqa: BLE001 - the scheduler would stop at it, whatever it is
         return f"its arguments cannot be read: {type(error).__name__}: {error}"
     if "func" in keywords or any(not isinstance(key, str) for key in keywords):
         return "its keyword arguments are not usable as names"

@@ -44,13 +44,14 @@ class _Server:
 
     @property
     def socket_folder(self) -> Path:
-        """Inside the folder, or a short one under /tmp where the path would be too long.
+        """Inside the folder; a short one under /tmp where that is too long or holds a comma.
 
-        Not tempfile.gettempdir(): every process must find the same place, whatever its TMPDIR.
+        (A comma separates hosts in a PostgreSQL URL.) Not tempfile.gettempdir(): every process
+        must find the same place, whatever its TMPDIR.
         """
         folder = self.directory / "socket"
         limit = SOCKET_PATH_LIMIT if sys.platform == "linux" else 103
-        if len(os.fsencode(folder / self.socket_name)) <= limit:
+        if len(os.fsencode(folder / self.socket_name)) <= limit and "," not in str(folder):
             return folder
         digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:16]
         return Path("/tmp", f"spyglass-{digest}")  # noqa: S108 - ownership is checked before use
@@ -115,9 +116,16 @@ class _Server:
                 if own is not None:
                     own.poll()
                 if not _command_line(pid):
+                    self._remove_socket_folder()
                     return
                 time.sleep(0.02)
         raise EmbeddedError(f"{self.label} (process {pid}) does not stop; see {self.log}.")
+
+    def _remove_socket_folder(self) -> None:
+        """Leave nothing under /tmp; the folder is full while a killed server's socket is in it."""
+        if self.directory not in self.socket_folder.parents:
+            with suppress(OSError):
+                self.socket_folder.rmdir()
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -220,14 +228,14 @@ class PostgresServer(_Server):
             self._initialise()
         self._check_version()
         (self.data / "postgresql.conf").write_text(self._configuration())
-        self._drop_foreign_pidfile()
-        # The children of a killed postmaster hold its shared memory for a moment.
         patience = time.monotonic() + 30
         while True:
+            self._disown_pidfile()
             since = self._spawn(_postgres_binary("postgres"), "-D", str(self.data))
             if self._await_ready():
                 return
             reason = self._reason(since)
+            # The children of a killed postmaster hold its shared memory for a moment.
             if "shared memory block" not in reason or time.monotonic() > patience:
                 raise EmbeddedError(f"PostgreSQL did not start: {reason} (log: {self.log})")
             time.sleep(0.3)
@@ -243,8 +251,9 @@ class PostgresServer(_Server):
                 return False
             with suppress(FileNotFoundError):
                 lines = self._pidfile.read_text().splitlines()
-                if len(lines) >= 8 and lines[7].strip() == "ready":
-                    return int(lines[0]) == self._process.pid
+                ours = lines[:1] == [str(self._process.pid)]  # not a killed predecessor's
+                if ours and len(lines) >= 8 and lines[7].strip() == "ready":
+                    return True
             time.sleep(0.02)
         raise EmbeddedError(
             f"PostgreSQL still recovers after {RECOVERY_SECONDS} s; see {self.log}, then try again."
@@ -294,15 +303,17 @@ class PostgresServer(_Server):
                 "a dump into a new SPYGLASS_VAR, or set DATABASE_URL to a server that can read it."
             )
 
-    def _drop_foreign_pidfile(self) -> None:
-        """After a reboot the number in postmaster.pid may be another program's.
+    def _disown_pidfile(self) -> None:
+        """Let PostgreSQL start although the number in postmaster.pid is taken.
 
-        PostgreSQL would refuse to start as long as that program lives.
+        That is another program's after a reboot, or a killed postmaster's that nobody has reaped
+        yet. Our own number says "not alive" to our child (CreateLockFile in miscinit.c), which
+        still looks for surviving backends by the rest of the file.
         """
-        with suppress(FileNotFoundError, ValueError, IndexError):
-            other = _command_line(int(self._pidfile.read_text().split()[0]))
-            if other and "postgres" not in other:
-                self._pidfile.unlink()
+        with suppress(FileNotFoundError, ValueError):
+            first, rest = self._pidfile.read_text().split("\n", 1)
+            if "postgres" not in _command_line(int(first)):
+                self._pidfile.write_text(f"{os.getpid()}\n{rest}")
 
     def _configuration(self) -> str:
         memory = _memory_bytes()

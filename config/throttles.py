@@ -106,7 +106,7 @@ class SlidingThrottle(BaseThrottle):
     def _count(self, caller: str, limit: int, window: int) -> float | None:
         now = time.time()
         index = int(now // window)
-        prefix = f"{settings.CACHES['default']['KEY_PREFIX']}:throttle:{self.scope}:{caller}"
+        prefix = caching.prefixed(f"throttle:{self.scope}:{caller}")
         answer = caching.attempt(
             lambda: caching.script(_COUNT)(
                 keys=[f"{prefix}:{index}", f"{prefix}:{index - 1}"],

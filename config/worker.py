@@ -4,11 +4,10 @@ A cluster of django-q2 can look alive and do nothing: a process killed while it 
 shared queue leaves the others waiting for ever (django-q2 issues 23 and 339). So the supervisor
 believes heartbeats only. It also starts what is due itself, after repairing the schedule rows.
 
-`python -m config.worker` is the cluster: one process that leads a session of its own, a sentinel
-under it, and the sentinel's workers, pusher and monitor.
+The cluster is `config.cluster`: a process that leads a session of its own, a sentinel under it,
+and the sentinel's workers, pusher and monitor.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -17,6 +16,13 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
+
+from django import db
+from django.conf import settings
+from django_q.scheduler import scheduler
+
+from config import cluster, jobs, runs
 
 logger = logging.getLogger("spyglass.worker")
 
@@ -79,9 +85,9 @@ class Supervisor:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "config.worker"],
-            env=os.environ | {"PROCESS_ROLE": "worker", "SPYGLASS_SUPERVISOR": str(os.getpid())},
-            cwd=_project(),
+            [sys.executable, "-m", "config.cluster"],
+            env=os.environ | {"PROCESS_ROLE": "worker", cluster.PARENT: str(os.getpid())},
+            cwd=settings.BASE_DIR,
             start_new_session=True,  # one group to kill, and Ctrl-C reaches only the supervisor
         )
         self._started = time.monotonic()
@@ -108,43 +114,41 @@ class Supervisor:
 
     def _tend(self) -> str:
         """Start what is due, keep the canary coming; returns why the cluster must go, or ""."""
-        from django import db
-        from django_q.scheduler import scheduler
-
-        from config import jobs
-
         try:
             db.close_old_connections()
             for change in jobs.sync_schedules():
                 logger.warning("%s", change)
             scheduler()
-            if time.monotonic() >= self._canary_due:
-                jobs.coalesce_queue()
-                jobs.enqueue(jobs.CANARY, trigger="worker")
-                self._canary_due = time.monotonic() + min(60, self.stale.total_seconds() / 3)
-            return self._silence()
-        except db.DatabaseError as error:
+            ages = runs.heartbeat_ages()
+            self._send_canary(ages)
+            return self._silence(ages)
+        except db.Error as error:
             # Without its database no cluster works, and a restart would not help.
             db.connections.close_all()
             self._started = time.monotonic()
-            logger.warning("cannot reach the database: %s", str(error).strip().splitlines()[0])
-            return ""
+            logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
+        except Exception:
+            logger.exception("tending the schedules failed")  # whatever it is, go on supervising
+        return ""
 
-    def _silence(self) -> str:
+    def _send_canary(self, ages: dict[str, float]) -> None:
+        """The canary has a schedule; a fresh cluster, or a silent one, gets an extra one."""
+        now, stale = time.monotonic(), self.stale.total_seconds()
+        if now < self._canary_due or (self._canary_due and ages.get(jobs.CANARY, inf) < stale / 2):
+            return
+        jobs.coalesce_queue()
+        jobs.enqueue(jobs.CANARY, trigger="worker")
+        self._canary_due = now + stale / 4
+
+    def _silence(self, ages: dict[str, float]) -> str:
         """Which sign of life has been missing for too long, or ""."""
-        from config import jobs, runs
-
-        if time.monotonic() - self._started < self.stale.total_seconds():
-            return ""
-        beats = heartbeat_ages()
         limit = self.stale.total_seconds()
-        age = beats.get(runs.WORKER)
-        if age is None or age > limit:
-            return f"no job ran for {limit:.0f} s"
-        # The canary's own age at the time its result was stored last.
-        stored, canary = beats.get(jobs.RESULTS), beats.get(jobs.CANARY)
-        if canary is not None and (stored is None or stored - canary > limit):
-            return f"results have not been stored for {limit:.0f} s"
+        if time.monotonic() - self._started < limit:
+            return ""
+        if ages.get(runs.WORKER, inf) > limit:
+            return f"no job ran for {limit:g} s"
+        if ages.get(jobs.RESULTS, inf) - ages.get(jobs.CANARY, inf) > limit:
+            return f"the canary ran, but its result was not stored for {limit:g} s"
         return ""
 
     def _end_gracefully(self) -> None:
@@ -167,50 +171,3 @@ class Supervisor:
         except ProcessLookupError:
             logger.debug("process group %d is gone already", process.pid)
         return process.wait()
-
-
-def heartbeat_ages() -> dict[str, float]:
-    """Seconds since each heartbeat, by the database's clock."""
-    from django.db.models import DurationField, ExpressionWrapper, F
-    from django.db.models.functions import Now
-
-    from config.models import Heartbeat
-
-    age = ExpressionWrapper(Now() - F("beat_at"), output_field=DurationField())
-    rows = Heartbeat.objects.annotate(age=age).values_list("name", "age")
-    return {name: age.total_seconds() for name, age in rows}
-
-
-def _project() -> str:
-    from django.conf import settings
-
-    return str(settings.BASE_DIR)
-
-
-def main() -> None:
-    """Be the cluster, for as long as the supervisor lives."""
-    _end_with(int(os.environ.get("SPYGLASS_SUPERVISOR", "0")))
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    import django
-
-    django.setup()
-    from django_q.cluster import Cluster
-
-    from config import jobs
-
-    jobs.all()  # a job module that cannot be imported shows here, not in every worker
-    Cluster().start()
-
-
-def _end_with(supervisor: int) -> None:
-    """Get a SIGTERM when the supervisor dies without a word (Linux only)."""
-    if not supervisor or not sys.platform.startswith("linux"):
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, int(signal.SIGTERM))
-    if os.getppid() != supervisor:  # it died before the call
-        sys.exit("the supervisor is gone")
-
-
-if __name__ == "__main__":
-    main()

@@ -29,24 +29,36 @@ def main() -> None:
     lock = os.open(PROJECT / "script", os.O_RDONLY)  # two scripts started at once take turns
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        stamp = VENV / f"spyglass-{requirements.name}.sha256"
-        wanted = fingerprint(requirements)
         if not usable():
             make()
-        if not stamp.exists() or stamp.read_text() != wanted:
+        if not all(is_installed(file) for file in files(requirements)):
             install(requirements)
-            stamp.write_text(wanted)
+            for file in files(requirements):
+                stamp(file).write_text(digest(file))
     except OSError as error:
         sys.exit(f"{VENV} cannot be written: {error}. Set SPYGLASS_VENV to another folder.")
     print(PYTHON)
 
 
-def fingerprint(requirements: Path) -> str:
-    """Digest of a requirements file and of those it includes."""
-    text = requirements.read_text()
-    included = re.findall(r"^-r\s+(\S+)", text, re.MULTILINE)
-    parts = [text, *(fingerprint(requirements.parent / name) for name in included)]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def files(requirements: Path) -> list[Path]:
+    """A requirements file and those it includes."""
+    included = re.findall(r"^-r\s+(\S+)", requirements.read_text(), re.MULTILINE)
+    found = [files(requirements.parent / name) for name in included]
+    return [requirements, *(file for several in found for file in several)]
+
+
+def stamp(requirements: Path) -> Path:
+    """Holds the digest of the file as it was last installed."""
+    return VENV / f"spyglass-{requirements.name}.sha256"
+
+
+def digest(requirements: Path) -> str:
+    return hashlib.sha256(requirements.read_bytes()).hexdigest()
+
+
+def is_installed(requirements: Path) -> bool:
+    found = stamp(requirements)
+    return found.exists() and found.read_text() == digest(requirements)
 
 
 def usable() -> bool:

@@ -5,14 +5,11 @@ drops the test database on them.
 """
 
 import fcntl
-import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from config.embedded import PostgresServer, ValkeyServer
+from tests.processes import kill_marked
 
 PROJECT = Path(__file__).resolve().parent.parent
 PREFIX = "spyglass-tests-"
@@ -93,8 +91,6 @@ def django_db_setup(django_db_setup: None, django_db_blocker) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _empty_cache() -> None:
     """No test sees what another one cached."""
-    if importlib.util.find_spec("config.caching") is None:
-        return
     from django.core.cache import cache
 
     cache.delete_pattern("*")
@@ -170,24 +166,3 @@ def spawn(database_url: str) -> Iterator[Spawn]:
     kill_marked(mark)
     for process in started:
         process.communicate()
-
-
-def kill_marked(mark: str) -> None:
-    """SIGKILL every process that has `mark` in its environment, until none is left."""
-    deadline = time.monotonic() + 10
-    while pids := marked(mark):
-        assert time.monotonic() < deadline, f"processes {pids} do not die"
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def marked(mark: str) -> list[int]:
-    """Live processes that have `mark` in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended, or is another user's
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-    return found

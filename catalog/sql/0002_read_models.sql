@@ -6,7 +6,7 @@ CREATE TABLE catalog_slug_seller_summary (
     slug text COLLATE "C" NOT NULL,
     seller text COLLATE "C" NOT NULL,
     currency text COLLATE "C" NOT NULL,
-    name text NOT NULL,
+    name text COLLATE "C" NOT NULL,
     product_code text COLLATE "C" NOT NULL,
     category_tags text[] NOT NULL,
     hero_image_url text NOT NULL,
@@ -64,11 +64,13 @@ CREATE TABLE catalog_outliers (
 );
 CREATE INDEX catalog_outliers_state ON catalog_outliers (state, scraped_at DESC);
 
--- How far the cards are behind the lines: both numbers grow, the fold and staff raise the first.
+-- How far each stage has come. The fold and staff raise the first number; the cards, then the
+-- categories, follow it.
 CREATE TABLE catalog_fold_state (
     id boolean PRIMARY KEY DEFAULT true CHECK (id),
     folded bigint NOT NULL DEFAULT 0,
-    projected bigint NOT NULL DEFAULT 0
+    projected bigint NOT NULL DEFAULT 0,
+    categorised bigint NOT NULL DEFAULT 0
 );
 INSERT INTO catalog_fold_state DEFAULT VALUES;
 

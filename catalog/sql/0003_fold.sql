@@ -53,13 +53,18 @@ BEGIN
     $sql$, rows_of) USING slices, slice;
     ANALYZE _history;
     IF slices IS NOT NULL THEN
+        -- A line that waits to be computed again (rows were deleted) is behind until then.
+        DELETE FROM _history AS h USING catalog_changes AS c
+        WHERE c.snapshot_id IS NULL
+            AND (c.slug, c.seller, c.currency) = (h.slug, h.seller, h.currency);
         DROP TABLE IF EXISTS _scope;
         CREATE TEMP TABLE _scope ON COMMIT DROP AS
             SELECT slug, seller, currency FROM catalog_slug_seller_summary
             WHERE mod(abs(hashtext(slug)::bigint), slices) = slice
             UNION SELECT slug, seller, currency FROM catalog_price_points
             WHERE mod(abs(hashtext(slug)::bigint), slices) = slice
-            UNION SELECT slug, seller, currency FROM _history;
+            UNION SELECT slug, seller, currency FROM _history
+            EXCEPT SELECT slug, seller, currency FROM catalog_changes WHERE snapshot_id IS NULL;
         ANALYZE _scope;
     END IF;
 END $fn$;
@@ -526,25 +531,38 @@ BEGIN
         RETURN false;
     END IF;
     REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_slug_summary;
-    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_category_counts;
     UPDATE catalog_fold_state SET projected = folded;
+    RETURN true;
+END $fn$;
+
+-- Brings the category counts up to the cards. Returns whether they were behind.
+CREATE FUNCTION catalog_count_categories(force boolean DEFAULT false)
+RETURNS boolean LANGUAGE plpgsql AS $fn$
+BEGIN
+    PERFORM catalog_lock_fold();
+    IF NOT force AND (SELECT projected = categorised FROM catalog_fold_state) THEN
+        RETURN false;
+    END IF;
+    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_category_counts;
+    UPDATE catalog_fold_state SET categorised = projected;
     RETURN true;
 END $fn$;
 
 -- The entry point: everything that waits, folded and on the cards, in this one transaction.
 -- Safe to run at any time and from anywhere, psql and cron included. `manage.py refresh` commits
--- large backlogs in parts before it calls this.
+-- large backlogs in parts before it calls the same functions.
 CREATE FUNCTION refresh_catalog_aggregates()
 RETURNS bigint LANGUAGE plpgsql AS $fn$
 DECLARE
-    folded bigint := 0;
+    folded_now bigint := 0;
     part bigint;
 BEGIN
     LOOP
         SELECT changes INTO part FROM catalog_fold_changes();
         EXIT WHEN part = 0;
-        folded := folded + part;
+        folded_now := folded_now + part;
     END LOOP;
     PERFORM catalog_project_cards();
-    RETURN folded;
+    PERFORM catalog_count_categories();
+    RETURN folded_now;
 END $fn$;

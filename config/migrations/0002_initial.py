@@ -8,116 +8,187 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('config', '0001_extensions'),
+        ("config", "0001_extensions"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Heartbeat',
+            name="Heartbeat",
             fields=[
-                ('name', models.TextField(primary_key=True, serialize=False)),
-                ('beat_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('detail', models.JSONField(blank=True, default=dict)),
+                ("name", models.TextField(primary_key=True, serialize=False)),
+                (
+                    "beat_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("detail", models.JSONField(blank=True, default=dict)),
             ],
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('name', models.TextField(primary_key=True, serialize=False)),
-                ('owner', models.TextField(help_text='Random token of the holding run.')),
-                ('host', models.TextField()),
-                ('pid', models.IntegerField()),
-                ('acquired_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField()),
+                ("name", models.TextField(primary_key=True, serialize=False)),
+                ("owner", models.TextField(help_text="Random token of the holding run.")),
+                ("host", models.TextField()),
+                ("pid", models.IntegerField()),
+                ("acquired_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='ReadModelState',
+            name="ReadModelState",
             fields=[
-                ('name', models.TextField(primary_key=True, serialize=False)),
-                ('generation', models.BigIntegerField(default=0)),
-                ('refreshed_at', models.DateTimeField(null=True)),
-                ('full_refreshed_at', models.DateTimeField(null=True)),
-                ('duration_ms', models.FloatField(null=True)),
-                ('rows', models.BigIntegerField(null=True)),
-                ('error', models.TextField(blank=True)),
-                ('reconciled_at', models.DateTimeField(null=True)),
-                ('differences', models.BigIntegerField(null=True)),
+                ("name", models.TextField(primary_key=True, serialize=False)),
+                ("generation", models.BigIntegerField(default=0)),
+                ("refreshed_at", models.DateTimeField(null=True)),
+                ("full_refreshed_at", models.DateTimeField(null=True)),
+                ("duration_ms", models.FloatField(null=True)),
+                ("rows", models.BigIntegerField(null=True)),
+                ("error", models.TextField(blank=True)),
+                ("reconciled_at", models.DateTimeField(null=True)),
+                ("differences", models.BigIntegerField(null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='ApiToken',
+            name="ApiToken",
             fields=[
-                ('digest', models.CharField(max_length=128, primary_key=True, serialize=False)),
-                ('token_key', models.CharField(db_index=True, max_length=25)),
-                ('created', models.DateTimeField(auto_now_add=True)),
-                ('expiry', models.DateTimeField(blank=True, null=True)),
-                ('name', models.CharField(blank=True, max_length=100)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), blank=True, default=list, size=None)),
-                ('last_used_at', models.DateTimeField(blank=True, null=True)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='auth_token_set', to=settings.AUTH_USER_MODEL)),
+                ("digest", models.CharField(max_length=128, primary_key=True, serialize=False)),
+                ("token_key", models.CharField(db_index=True, max_length=25)),
+                ("created", models.DateTimeField(auto_now_add=True)),
+                ("expiry", models.DateTimeField(blank=True, null=True)),
+                ("name", models.CharField(blank=True, max_length=100)),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=40),
+                        blank=True,
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                ("last_used_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="auth_token_set",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API token',
-                'abstract': False,
+                "verbose_name": "API token",
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='IdempotencyRecord',
+            name="IdempotencyRecord",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('owner', models.TextField(help_text='Whose key it is: token digest or user.')),
-                ('key', models.TextField()),
-                ('endpoint', models.TextField()),
-                ('request_hash', models.TextField()),
-                ('claim', models.TextField(help_text='Random token of the request at work.')),
-                ('claimed_at', models.DateTimeField()),
-                ('status', models.SmallIntegerField(null=True)),
-                ('headers', models.JSONField(blank=True, default=dict)),
-                ('body', models.BinaryField(null=True)),
-                ('expires_at', models.DateTimeField(db_index=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("owner", models.TextField(help_text="Whose key it is: token digest or user.")),
+                ("key", models.TextField()),
+                ("endpoint", models.TextField()),
+                ("request_hash", models.TextField()),
+                ("claim", models.TextField(help_text="Random token of the request at work.")),
+                ("claimed_at", models.DateTimeField()),
+                ("status", models.SmallIntegerField(null=True)),
+                ("headers", models.JSONField(blank=True, default=dict)),
+                ("body", models.BinaryField(null=True)),
+                ("expires_at", models.DateTimeField(db_index=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('owner', 'endpoint', 'key'), name='idempotency_key')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("owner", "endpoint", "key"), name="idempotency_key"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='JobRun',
+            name="JobRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('job', models.TextField()),
-                ('trigger', models.TextField(help_text='schedule, command, admin or api')),
-                ('state', models.TextField(choices=[('running', 'Running'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('skipped', 'skipped (another run held the lease)'), ('abandoned', 'abandoned (its process died)')], default='running')),
-                ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('heartbeat_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('rows', models.BigIntegerField(blank=True, null=True)),
-                ('detail', models.JSONField(blank=True, default=dict)),
-                ('error', models.TextField(blank=True)),
-                ('owner', models.TextField(help_text='The lease token of this run.')),
-                ('host', models.TextField()),
-                ('pid', models.IntegerField()),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("job", models.TextField()),
+                ("trigger", models.TextField(help_text="schedule, command, admin or api")),
+                (
+                    "state",
+                    models.TextField(
+                        choices=[
+                            ("running", "Running"),
+                            ("succeeded", "Succeeded"),
+                            ("failed", "Failed"),
+                            ("skipped", "skipped (another run held the lease)"),
+                            ("abandoned", "abandoned (its process died)"),
+                        ],
+                        default="running",
+                    ),
+                ),
+                (
+                    "started_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                (
+                    "heartbeat_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                ("rows", models.BigIntegerField(blank=True, null=True)),
+                ("detail", models.JSONField(blank=True, default=dict)),
+                ("error", models.TextField(blank=True)),
+                ("owner", models.TextField(help_text="The lease token of this run.")),
+                ("host", models.TextField()),
+                ("pid", models.IntegerField()),
             ],
             options={
-                'indexes': [models.Index(models.F('job'), models.OrderBy(models.F('started_at'), descending=True), name='job_run_job_started'), models.Index(models.OrderBy(models.F('started_at'), descending=True), name='job_run_started'), models.Index(models.F('job'), condition=models.Q(('state', 'running')), name='job_run_running')],
+                "indexes": [
+                    models.Index(
+                        models.F("job"),
+                        models.OrderBy(models.F("started_at"), descending=True),
+                        name="job_run_job_started",
+                    ),
+                    models.Index(
+                        models.OrderBy(models.F("started_at"), descending=True),
+                        name="job_run_started",
+                    ),
+                    models.Index(
+                        models.F("job"),
+                        condition=models.Q(("state", "running")),
+                        name="job_run_running",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Tally',
+            name="Tally",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.TextField()),
-                ('labels', models.JSONField(default=dict)),
-                ('value', models.FloatField(default=0)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.TextField()),
+                ("labels", models.JSONField(default=dict)),
+                ("value", models.FloatField(default=0)),
             ],
             options={
-                'verbose_name_plural': 'tallies',
-                'constraints': [models.UniqueConstraint(fields=('name', 'labels'), name='tally_key')],
+                "verbose_name_plural": "tallies",
+                "constraints": [
+                    models.UniqueConstraint(fields=("name", "labels"), name="tally_key")
+                ],
             },
         ),
     ]

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from catalog.slugs import SLUG_LENGTH, decode_entities, fold, slug
 
 # Everything Unicode has, with more of what folding trips over.
-TRICKY = st.sampled_from(list("ßẞςΣİıIÅåǅﬁ½²①Ⅷ㎏ｶﾞがバक्षिที่ ﷺᾳᾼŉ℡Ⓐ🅰❤\ufe0f\u200d\u00ad\u0301\u0345&;#-_"))
+TRICKY = st.sampled_from(
+    list("ßẞςΣİıIÅåǅﬁ½²①Ⅷ㎏ｶﾞがバक्षिที่ ﷺᾳᾼŉ℡Ⓐ🅰❤\ufe0f\u200d\u00ad\u0301\u0345&;#-_")
+)
 NAMES = st.text(st.one_of(st.characters(), TRICKY), max_size=60)
 
 

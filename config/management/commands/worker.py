@@ -1,9 +1,12 @@
+import os
 from datetime import timedelta
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from prometheus_client import start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from config import jobs
 from config.worker import Supervisor
 
 
@@ -34,16 +37,24 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, metrics_port, metrics_address, grace, tick, **options):
+        jobs.all()  # a job module that cannot be imported must show now, not in a log later
         if metrics_port:
-            try:
-                start_http_server(metrics_port, addr=metrics_address)
-            except OSError as error:
-                raise CommandError(
-                    f"cannot serve metrics on {metrics_address}:{metrics_port}: {error.strerror}; "
-                    "choose another --metrics-port"
-                ) from error
+            self._serve_metrics(metrics_address, metrics_port)
         Supervisor(
             stale=timedelta(seconds=settings.WORKER_HEARTBEAT_STALE_SECONDS),
             tick=timedelta(seconds=tick),
             grace=timedelta(seconds=grace),
         ).run()
+
+    def _serve_metrics(self, address, port):
+        registry = REGISTRY
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # then the jobs' processes count as well
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        try:
+            start_http_server(port, addr=address, registry=registry)
+        except OSError as error:
+            raise CommandError(
+                f"cannot serve metrics on {address}:{port}: {error.strerror}; choose another "
+                "--metrics-port"
+            ) from error

@@ -1,0 +1,541 @@
+"""Writes of the catalog: snapshots in, from a file or from a request.
+
+Both ways end in `_record`: the rows go by COPY into a temporary table and from there, in the
+order of the natural key, into product_price_snapshots. What stands already is compared: the same
+price is a duplicate, another price a conflict, and the first stays.
+"""
+
+import contextlib
+import csv
+import logging
+import os
+import queue
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import orjson
+import psycopg
+from django.db import OperationalError, connection, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from catalog.models import IngestReject, IngestRun
+from catalog.readers import FieldMap, Source, SourceError
+from catalog.rows import Rejection, Row, Validator
+from config import leases, partitions, tally
+from config.sqlfiles import queries
+
+logger = logging.getLogger("spyglass.catalog")
+
+SNAPSHOTS_AT_ONCE = 5_000
+CHUNK_ROWS = 25_000
+CHUNK_CHARACTERS = 8_000_000
+KEPT_REJECTS = 1_000  # of each run, and as many conflicts: for the admin; the file has them all
+KEPT_RAW = 1_000
+_FILE_RAW = 10_000
+_ATTEMPTS = 5
+_PRESUMED_DEAD = timedelta(days=1)
+
+
+class Outcome(NamedTuple):
+    """What became of one row: accepted, duplicate, conflict or rejected.
+
+    A conflict has another price than the row of the same key that stands, and stays out. `reason`
+    is a key of `catalog.rows.REASONS` where the row was rejected.
+    """
+
+    outcome: str
+    reason: str = ""
+    field: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows by outcome: `rows_read` is the sum of the other four. `reasons`: {reason: rows}."""
+
+    rows_read: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    conflicts: int = 0
+    rejected: int = 0
+    reasons: Counter = field(default_factory=Counter)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.rows_read + other.rows_read,
+            self.accepted + other.accepted,
+            self.duplicate + other.duplicate,
+            self.conflicts + other.conflicts,
+            self.rejected + other.rejected,
+            self.reasons + other.reasons,
+        )
+
+    def columns(self) -> dict:
+        """The counters as columns of IngestRun."""
+        return vars(self) | {"reasons": dict(self.reasons.most_common())}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an ingest did. `run_id` is None after a dry run, whose `counts.accepted` are the valid
+    rows; `rejects_path` is "" where nothing was refused."""
+
+    source: str
+    counts: Counts
+    seconds: float
+    rejects_path: str
+    run_id: int | None
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.counts.rows_read / self.seconds if self.seconds else 0.0
+
+
+Progress = Callable[[int, int | None, Counts], None]
+
+
+def record_snapshots(
+    *, rows: Sequence[Mapping], source: str, user_label: str = ""
+) -> list[Outcome]:
+    """Record up to 5,000 observations; one outcome a row, in order. All or nothing on an error.
+
+    `rows`: objects with the fields of `catalog.rows` as keys. `source`: who sent them, for the
+    ingest run. Runs in the caller's transaction where there is one: call it last, for it ends by
+    locking the counters of `/metrics`. Raises ValueError for too many rows.
+    """
+    if len(rows) > SNAPSHOTS_AT_ONCE:
+        raise ValueError(f"{len(rows):,} rows: at most {SNAPSHOTS_AT_ONCE:,} at once")
+    if not rows:
+        return []
+    chunk = _checked(rows)
+    _ensure_partitions(chunk)
+    with transaction.atomic():
+        run = IngestRun.objects.create(
+            source=source,
+            state=IngestRun.State.FINISHED,
+            host=socket.gethostname(),
+            user_label=user_label,
+        )
+        recorded = _record(chunk, run.pk)
+        refused = _kept(_refused(chunk, recorded), Counts())
+        _account(run.pk, run.state, Counts(), _counts(chunk, recorded), refused)
+    return _outcomes(chunk, recorded)
+
+
+def ingest_file(
+    *,
+    path: str,
+    file_format: str = "",
+    field_map: FieldMap | None = None,
+    rejects_path: str = "",
+    dry_run: bool = False,
+    user_label: str = "",
+    progress: Progress | None = None,
+) -> Report:
+    """Ingest one file (`-`: standard input), 25,000 rows a transaction, in constant memory.
+
+    Killed anywhere, it has committed whole chunks together with their counters; ingesting the
+    file again finds those rows as duplicates and adds the rest. `rejects_path`: a CSV file, made
+    where a row is refused (default: `<name>.rejects.csv` here). `progress(bytes read, bytes in
+    all or None, counts)` is called after each chunk. Raises SourceError where the file cannot be
+    opened (nothing was written) or breaks off (the rows before that are in).
+    """
+    started = time.monotonic()
+    with Source(path, file_format=file_format, field_map=field_map) as source:
+        rejects = _RejectsFile(rejects_path or default_rejects_path(path))
+        run = None if dry_run else _start_run(source.name, user_label)
+        counts = Counts()
+        with _ending(run, source), rejects, _ahead(_chunks(source)) as chunks:
+            for chunk in chunks:
+                recorded = _Recorded(accepted=len(chunk.lines), refused={})
+                if run:
+                    recorded = _commit(chunk, run, counts)
+                counts += _counts(chunk, recorded)
+                rejects.write(_refused(chunk, recorded))
+                if run and rejects.path and not run.rejects_path:
+                    run.rejects_path = rejects.path
+                    run.save(update_fields=["rejects_path"])
+                if progress:
+                    progress(chunk.position, source.size, counts)
+    seconds = time.monotonic() - started
+    return Report(source.name, counts, seconds, rejects.path, run.pk if run else None)
+
+
+def mark_dead_runs() -> int:
+    """Mark the ingest runs whose process is gone as interrupted; how many there were.
+
+    A process of another host is presumed dead after a day; if it lives, its next chunk says so.
+    """
+    running = IngestRun.objects.filter(state=IngestRun.State.RUNNING)
+    too_old = timezone.now() - _PRESUMED_DEAD
+    dead = [run.pk for run in running if leases.is_dead(run) or run.started_at < too_old]
+    return running.filter(pk__in=dead).update(state=IngestRun.State.INTERRUPTED, finished_at=Now())
+
+
+def default_rejects_path(path: str) -> str:
+    """Where the refused rows of `path` go: beside the working directory's other files."""
+    name = "stdin" if path == "-" else Path(path).name.removesuffix(".gz")
+    return f"{Path(name).stem if Path(name).suffix else name}.rejects.csv"
+
+
+class _Refused(NamedTuple):
+    """A line that did not go in, for the rejects file and the admin."""
+
+    line: int
+    reason: str
+    field: str
+    detail: str
+    raw: str
+
+
+class _Recorded(NamedTuple):
+    """How many staged rows went in, and what became of the others, by position in the chunk."""
+
+    accepted: int
+    refused: dict[int, Outcome]
+
+
+class _Chunk:
+    """Valid rows as COPY text with their lines, and the rejected ones. Bounded in memory."""
+
+    def __init__(self):
+        self.lines: list[int] = []
+        self.raw: list[str] = []
+        self.rejected: list[_Refused] = []
+        self.months: set[date] = set()
+        self.characters = 0
+        self.position = 0
+        self._copy: list[str] = []
+
+    def add(self, line: int, raw: str, checked: Row | Rejection) -> None:
+        self.characters += len(raw)
+        if isinstance(checked, Rejection):
+            self.rejected.append(_Refused(line, *checked, raw[:_FILE_RAW]))
+            return
+        self._copy.append(_copy_line(len(self.lines), checked))
+        self.lines.append(line)
+        self.raw.append(raw[:_FILE_RAW])
+        self.months.add(checked.scraped_at.date().replace(day=1))
+
+    def copy(self) -> bytes:
+        return "".join(self._copy).encode()
+
+    @property
+    def full(self) -> bool:
+        rows = len(self.lines) + len(self.rejected)
+        return rows >= CHUNK_ROWS or self.characters >= CHUNK_CHARACTERS
+
+
+def _checked(rows: Iterable[Mapping]) -> _Chunk:
+    validator, chunk = Validator(), _Chunk()
+    for line, row in enumerate(rows, 1):
+        if isinstance(row, Mapping):
+            checked = validator.check_mapping(row)
+        else:
+            checked = Rejection("wrong_type", "", f"{type(row).__name__}, not an object")
+        raw = "" if isinstance(checked, Row) else _shown_json(row)
+        chunk.add(line, raw, checked)
+    return chunk
+
+
+def _shown_json(value) -> str:
+    """`value` as JSON where it can be, for people to look at; at most 1,000 characters."""
+    try:
+        return orjson.dumps(value, default=str).decode()[:KEPT_RAW]
+    except TypeError:
+        return repr(value)[:KEPT_RAW]
+
+
+def _chunks(source: Source) -> Iterator[_Chunk]:
+    """The source, checked, in chunks; what was read before it broke off comes before the error."""
+    validator, chunk, broken = Validator(), _Chunk(), None
+    try:
+        for block in source.blocks():
+            for line, raw, values in block:
+                rejected = isinstance(values, Rejection)
+                chunk.add(line, raw, values if rejected else validator.check(values))
+                if chunk.full:
+                    chunk.position = source.position
+                    yield chunk
+                    chunk = _Chunk()
+    except SourceError as error:
+        broken = error
+    chunk.position = source.position
+    if chunk.lines or chunk.rejected:
+        yield chunk
+    if broken:
+        raise broken
+
+
+@contextlib.contextmanager
+def _ahead(chunks: Iterator[_Chunk]) -> Iterator[Iterator[_Chunk]]:
+    """Make chunks in a thread, one ahead of the database; the thread never touches it."""
+    ready: queue.Queue = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def put(item) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.2)
+                return
+
+    def work() -> None:
+        try:
+            for chunk in chunks:
+                put(chunk)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that reads
+            put(error)
+
+    def read() -> Iterator[_Chunk]:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=work, name="ingest-reader", daemon=True)
+    thread.start()
+    try:
+        yield read()
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _start_run(source: str, user_label: str) -> IngestRun:
+    mark_dead_runs()
+    return IngestRun.objects.create(
+        source=source,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        owner=leases.new_owner(),
+        user_label=user_label,
+    )
+
+
+@contextlib.contextmanager
+def _ending(run: IngestRun | None, source: Source) -> Iterator[None]:
+    """Write how the run ended. Where even that fails, the next run marks it as interrupted."""
+    state, error = IngestRun.State.FINISHED, ""
+    try:
+        yield
+    except KeyboardInterrupt:
+        state = IngestRun.State.INTERRUPTED
+        raise
+    except BaseException as failure:
+        state, error = IngestRun.State.FAILED, f"{type(failure).__name__}: {failure}"[:10_000]
+        raise
+    finally:
+        if run:
+            _end_run(run, state, error, source.digest)
+
+
+def _end_run(run: IngestRun, state: str, error: str, digest: str) -> None:
+    finished = state == IngestRun.State.FINISHED
+    try:
+        IngestRun.objects.filter(pk=run.pk).update(
+            state=state,
+            finished_at=Now(),
+            error=_storable(error),
+            source_hash=digest if finished else "",
+        )
+    except (OperationalError, psycopg.Error):
+        if finished:
+            raise
+        logger.exception("ingest run %s ended as %s, which could not be stored", run.pk, state)
+
+
+def _commit(chunk: _Chunk, run: IngestRun, before: Counts) -> _Recorded:
+    """One chunk in one transaction with its counters; again where it lost a deadlock."""
+    _ensure_partitions(chunk)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with transaction.atomic():
+                recorded = _record(chunk, run.pk)
+                refused = _kept(_refused(chunk, recorded), before)
+                _account(run.pk, run.state, before, _counts(chunk, recorded), refused)
+            return recorded
+        except OperationalError as error:
+            lost = isinstance(error.__cause__, psycopg.errors.TransactionRollback)
+            if not lost or attempt == _ATTEMPTS or connection.in_atomic_block:
+                raise
+            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 -- jitter
+    raise AssertionError("unreachable")
+
+
+def _ensure_partitions(chunk: _Chunk) -> None:
+    # Month by month: from the first to the last would make every empty month between them.
+    for month in sorted(chunk.months):
+        partitions.ensure(table="product_price_snapshots", start=month, end=month)
+
+
+def _record(chunk: _Chunk, run_id: int) -> _Recorded:
+    """Stage the chunk's rows and put in those whose key is new. Needs a transaction."""
+    if not chunk.lines:
+        return _Recorded(accepted=0, refused={})
+    sql = queries("catalog")
+    with connection.cursor() as cursor:
+        cursor.execute(sql["create_stage"])
+        cursor.execute(sql["empty_stage"])
+        with cursor.copy(sql["fill_stage"]) as copy:
+            copy.write(chunk.copy())
+        cursor.execute(sql["record_stage"], {"run": run_id})
+        accepted = cursor.rowcount
+        standing = []
+        if accepted < len(chunk.lines):
+            cursor.execute(sql["compare_stage"])
+            standing = cursor.fetchall()
+    return _Recorded(accepted, {at: _compared(new, kept) for at, new, kept in standing})
+
+
+def _compared(new, kept) -> Outcome:
+    if new == kept:
+        return Outcome("duplicate")
+    detail = f"{_shown(kept)} stands, this row says {_shown(new)}"
+    return Outcome("conflict", "conflict", "price", detail)
+
+
+def _shown(price) -> str:
+    return "no price" if price is None else f"{price.normalize():f}"
+
+
+def _counts(chunk: _Chunk, recorded: _Recorded) -> Counts:
+    by_outcome = Counter(outcome.outcome for outcome in recorded.refused.values())
+    return Counts(
+        rows_read=len(chunk.lines) + len(chunk.rejected),
+        accepted=recorded.accepted,
+        duplicate=by_outcome["duplicate"],
+        conflicts=by_outcome["conflict"],
+        rejected=len(chunk.rejected),
+        reasons=Counter(refused.reason for refused in chunk.rejected),
+    )
+
+
+def _refused(chunk: _Chunk, recorded: _Recorded) -> list[_Refused]:
+    """The rejected and conflicting lines of a chunk, in the order of the file."""
+    conflicts = [
+        _Refused(chunk.lines[at], *outcome[1:], chunk.raw[at])
+        for at, outcome in recorded.refused.items()
+        if outcome.outcome == "conflict"
+    ]
+    return sorted(chunk.rejected + conflicts, key=lambda refused: refused.line)
+
+
+def _outcomes(chunk: _Chunk, recorded: _Recorded) -> list[Outcome]:
+    outcomes = {
+        line: recorded.refused.get(at, Outcome("accepted")) for at, line in enumerate(chunk.lines)
+    }
+    for line, reason, name, detail, _ in chunk.rejected:
+        outcomes[line] = Outcome("rejected", reason, name, detail)
+    return [outcomes[line] for line in sorted(outcomes)]
+
+
+def _kept(refused: list[_Refused], before: Counts) -> list[_Refused]:
+    """Those that the admin gets to see: the first 1,000 rejects and conflicts of a run."""
+    conflicts = [each for each in refused if each.reason == "conflict"]
+    rejects = [each for each in refused if each.reason != "conflict"]
+    return (
+        rejects[: max(0, KEPT_REJECTS - before.rejected)]
+        + conflicts[: max(0, KEPT_REJECTS - before.conflicts)]
+    )
+
+
+def _account(
+    run_id: int, state: str, before: Counts, added: Counts, refused: list[_Refused]
+) -> None:
+    """Counters, and the refused rows for the admin, in the transaction of the rows.
+
+    Ends with the tallies, in one order: their rows stay locked until the transaction ends.
+    """
+    IngestReject.objects.bulk_create(
+        IngestReject(
+            run_id=run_id,
+            line=each.line,
+            reason=each.reason,
+            field=_storable(each.field),
+            detail=_storable(each.detail),
+            raw=_storable(each.raw)[:KEPT_RAW],
+        )
+        for each in refused
+    )
+    # Absolute, as nobody else writes them; a run that was presumed dead is seen to live.
+    IngestRun.objects.filter(pk=run_id).update(
+        state=state,
+        finished_at=None if state == IngestRun.State.RUNNING else Now(),
+        **(before + added).columns(),
+    )
+    by_outcome = {
+        "accepted": added.accepted,
+        "conflict": added.conflicts,
+        "duplicate": added.duplicate,
+        "rejected": added.rejected,
+    }
+    for outcome, rows in by_outcome.items():
+        tally.add("ingest_rows_total", rows, outcome=outcome)
+
+
+def _storable(text: str) -> str:
+    """`text` without what PostgreSQL cannot store: NUL bytes and halves of surrogate pairs."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def _copy_line(position: int, row: Row) -> str:
+    """One row in COPY's text format, in the order of `fill_stage`."""
+    texts = row.seller, row.code, row.slug, row.name, row.hero_image_url, row.description
+    together = "".join(texts)
+    if "\\" in together or "\t" in together or "\n" in together or "\r" in together:
+        texts = map(_escaped, texts)
+    seller, code, slug, name, url, description = texts
+    price = "\\N" if row.price is None else row.price
+    tags = '{"' + '","'.join(row.tags) + '"}' if row.tags else "{}"
+    return (
+        f"{position}\t{row.scraped_at}\t{seller}\t{code}\t{slug}\t{name}\t{price}\t{row.currency}"
+        f"\t{row.is_available}\t{row.is_preorder}\t{tags}\t{url}\t{description}\n"
+    )
+
+
+def _escaped(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace("\t", "\\t")
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+class _RejectsFile:
+    """The CSV file of refused rows; made by the first of them."""
+
+    def __init__(self, path: str):
+        self._wanted = Path(path)
+        self._file = None
+        self.path = ""
+        folder = self._wanted.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise SourceError(f"no rejects file can be written in {folder}: say --rejects PATH")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        if self._file:
+            self._file.close()
+
+    def write(self, refused: list[_Refused]) -> None:
+        if not refused:
+            return
+        if self._file is None:
+            self._file = self._wanted.open(
+                "w", encoding="utf-8", errors="backslashreplace", newline=""
+            )
+            self.path = str(self._wanted)
+            csv.writer(self._file).writerow(_Refused._fields)
+        csv.writer(self._file).writerows(refused)
+        self._file.flush()

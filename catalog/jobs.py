@@ -1,0 +1,41 @@
+"""What the catalog does by itself: refresh every quarter of an hour, reconcile every night."""
+
+from datetime import timedelta
+
+from config import readmodels
+from config.jobs import Run, job
+
+
+@job(
+    name="refresh_catalog",
+    every=timedelta(minutes=15),
+    timeout=timedelta(minutes=14),
+    description="Fold new snapshots into lines, cards and categories.",
+)
+def refresh_catalog(run: Run) -> int:
+    """The rows are the snapshots folded."""
+    folded = 0
+    for model in readmodels.select(["catalog"]):
+        run.check()
+        done = readmodels.refresh(model, progress=lambda text: run.progress(at=text))
+        run.detail[model.name] = done.rows
+        if model.name == "catalog_slug_seller_summary":
+            folded = done.rows
+    return folded
+
+
+@job(
+    name="reconcile_catalog",
+    cron="10 4 * * *",
+    timeout=timedelta(minutes=60),
+    description="Compare lines, cards and categories with the snapshots; mend nothing.",
+)
+def reconcile_catalog(run: Run) -> int:
+    """The rows are the differences found; `manage.py reconcile catalog --fix` mends them."""
+    differences = 0
+    for model in readmodels.select(["catalog"]):
+        run.check()
+        found = readmodels.reconcile(model)
+        run.detail[model.name] = {"differences": found.count, "samples": found.samples}
+        differences += found.count
+    return differences

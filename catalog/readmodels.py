@@ -1,0 +1,179 @@
+"""The catalog's read models: lines with their price points, cards, categories.
+
+The SQL stands in `sql/0003_fold.sql`. Here is how much of it one transaction does, and what is
+told to people.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db import connection, transaction
+from psycopg import sql
+
+from config.readmodels import Progress, ReadModel, Reconciled, Refreshed, register
+from config.sqlfiles import queries
+
+FOLD_ROWS = 50_000  # changes a transaction: about a second, and what a kill costs at most
+SLICE_SNAPSHOTS = 1_000_000  # snapshots computed at a time by --full and reconcile
+SAMPLES = 20
+MAX_AGE = timedelta(minutes=60)  # the requirements ask for a freshness of 15 to 60 minutes
+
+
+def backlog() -> int:
+    """How many snapshots wait to be folded."""
+    return _value("count_changes")
+
+
+def _value(name: str, **parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(queries("catalog")[name], parameters)
+        return cursor.fetchone()[0]
+
+
+def _run(name: str, **parameters) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(queries("catalog")[name], parameters)
+
+
+def _refresh_lines(full: bool, progress: Progress) -> Refreshed:
+    folded = 0
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(queries("catalog")["fold_changes"], {"at_most": FOLD_ROWS})
+            changes, _, _ = cursor.fetchone()
+        if not changes:
+            break
+        folded += changes
+        progress(f"folded {folded:,} snapshots")
+    if not full:
+        return Refreshed(folded, changed=folded > 0)
+    rebuilt = _compare_lines(mend=True, progress=progress)
+    return Refreshed(rebuilt.checked, changed=folded + rebuilt.count > 0)
+
+
+def _reconcile_lines(fix: bool, progress: Progress) -> Reconciled:
+    return _compare_lines(mend=fix, progress=progress)
+
+
+def _compare_lines(*, mend: bool, progress: Progress) -> Reconciled:
+    """Compute every line from its history, slice by slice, and compare; mend what differs.
+
+    The fold is locked out during a slice, writers never are: what they add is in the change log,
+    and left out on both sides.
+    """
+    slices = max(1, -(-_value("estimated_snapshots") // SLICE_SNAPSHOTS))
+    checked = count = 0
+    samples: list[str] = []
+    pending = backlog()
+    for number in range(slices):
+        with transaction.atomic():
+            _run("lock_fold")
+            _run("load_history", slices=slices, slice=number)
+            _run("compute_lines")
+            found = _value("compare_lines")
+            checked += _value("count_scope")
+            if found:
+                samples += _samples()
+            if found and mend:
+                _run("mend_lines")
+                _run("raise_fold_state")
+        count += found
+        progress(f"compared {checked:,} lines, {count:,} differences")
+    return Reconciled(checked, count, samples[:SAMPLES], pending, fixed=mend)
+
+
+def _samples() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(queries("catalog")["sample_differences"], {"limit": SAMPLES})
+        return [_difference(*row) for row in cursor.fetchall()]
+
+
+def _difference(key: str, stored: dict | None, truth: dict | None) -> str:
+    """One difference in words: only the columns that differ."""
+    if stored is None or truth is None:
+        return f"{key}: {'missing' if stored is None else 'should not be there'}"
+    parts = [
+        f"{column} is {stored[column]}, should be {value}"
+        for column, value in truth.items()
+        if stored[column] != value
+    ]
+    return f"{key}: {'; '.join(parts)}"
+
+
+def _refresh_cards(full: bool, progress: Progress) -> Refreshed:
+    return _refresh_view("project_cards", "catalog_slug_summary", full)
+
+
+def _refresh_categories(full: bool, progress: Progress) -> Refreshed:
+    return _refresh_view("count_categories", "catalog_category_counts", full)
+
+
+def _refresh_view(statement: str, view: str, full: bool) -> Refreshed:
+    changed = _value(statement, force=full)
+    return Refreshed(_count(view) if changed else 0, changed=changed)
+
+
+def _count(view: str) -> int:
+    with connection.cursor() as cursor:
+        count = sql.SQL(queries("catalog")["count_table"]).format(table=sql.Identifier(view))
+        cursor.execute(count)
+        return cursor.fetchone()[0]
+
+
+def _reconciler(view: str, behind: str, compare: str, refresh: str) -> Callable:
+    """Compares a materialized view with its definition, where nothing is known to wait for it."""
+
+    def reconcile(fix: bool, progress: Progress) -> Reconciled:
+        with transaction.atomic():
+            _run("lock_fold")
+            pending = _value(behind)
+            if pending and not fix:
+                return Reconciled(checked=0, count=0, pending=pending)
+            with connection.cursor() as cursor:
+                cursor.execute(queries("catalog")[compare])
+                found = cursor.fetchall()
+            if found and fix:
+                _value(refresh, force=True)
+        samples = [f"{key}: {what}" for key, what in found[:SAMPLES]]
+        return Reconciled(_count(view), len(found), samples, fixed=fix)
+
+    return reconcile
+
+
+register(
+    ReadModel(
+        name="catalog_slug_seller_summary",
+        app="catalog",
+        description="One row per product, seller and currency, and its price points per day.",
+        refresh=_refresh_lines,
+        reconcile=_reconcile_lines,
+        backlog=backlog,
+        max_age=MAX_AGE,
+    )
+)
+register(
+    ReadModel(
+        name="catalog_slug_summary",
+        app="catalog",
+        description="One card per product, led by the seller that staff prefer.",
+        refresh=_refresh_cards,
+        reconcile=_reconciler(
+            "catalog_slug_summary", "cards_behind", "compare_cards", "project_cards"
+        ),
+        backlog=lambda: _value("cards_behind"),
+        max_age=MAX_AGE,
+    )
+)
+register(
+    ReadModel(
+        name="catalog_categories",
+        app="catalog",
+        description="How many products each category has.",
+        refresh=_refresh_categories,
+        reconcile=_reconciler(
+            "catalog_category_counts", "categories_behind", "compare_categories", "count_categories"
+        ),
+        backlog=lambda: _value("categories_behind"),
+        max_age=MAX_AGE,
+    )
+)

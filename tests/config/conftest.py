@@ -1,0 +1,39 @@
+"""Outages for the tests of the web platform."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connections
+
+from config import caching
+from config.embedded import ValkeyServer
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process() -> Iterator[None]:
+    """Each test starts as a process that has seen nothing."""
+    caching.forget()
+    yield
+    caching.forget()
+
+
+@pytest.fixture
+def own_valkey(valkey: ValkeyServer, settings) -> Iterator[ValkeyServer]:
+    """The cache runs on a Valkey that the test may stop."""
+    settings.REDIS_URL = valkey.url
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
+    caching.forget()
+    yield valkey
+    caching.forget()
+
+
+@pytest.fixture
+def unreachable_database(transactional_db) -> Iterator[None]:
+    """Connections of this thread go to a socket folder where nobody listens."""
+    connection = connections["default"]
+    connection.close()
+    host, port = connection.settings_dict["HOST"], connection.settings_dict["PORT"]
+    connection.settings_dict.update(HOST="/nonexistent", PORT="1")
+    yield
+    connection.close()
+    connection.settings_dict.update(HOST=host, PORT=port)
