@@ -19,7 +19,7 @@ INSERT INTO product_price_snapshots (
     scraped_at, seller, product_code, product_name_normalized, product_name_original, price,
     currency, is_available, is_preorder, category_tags, hero_image_url, description)
 SELECT
-    timestamptz %(last)s - %(ago)s * interval '1 day'
+    %(last)s::timestamptz - %(ago)s::integer * interval '1 day'
         + interval '6 hours' + seller.number * interval '10 minutes',
     seller.name,
     'c' || slug.number,
@@ -28,15 +28,15 @@ SELECT
     round((
         (5 + mod(abs(hashtext('b' || slug.number)::bigint), 9000) / 100.0)
         * (1 + 0.4 * mod(abs(hashtextextended(slug.number || seller.name,
-            (%(ago)s + mod(slug.number, 7)) / 7)), 1000) / 1000.0)
+            (%(ago)s::integer + mod(slug.number, 7)) / 7)), 1000) / 1000.0)
     )::numeric, 2),
     'EUR',
-    mod(abs(hashtextextended(slug.number || seller.name, 1000 + %(ago)s)), 10) > 0,
+    mod(abs(hashtextextended(slug.number || seller.name, 1000 + %(ago)s::integer)), 10) > 0,
     false,
     ARRAY['category-' || mod(slug.number, 40), 'shelf-' || mod(slug.number, 7)],
     'https://example.org/images/' || slug.number || '.jpg',
     'What stands on the box of expedition ' || slug.number || ', for two to four players.'
-FROM generate_series(%(first)s, %(slugs)s) AS slug (number),
+FROM generate_series(%(first)s::integer, %(slugs)s::integer) AS slug (number),
     unnest(%(sellers)s::text[]) WITH ORDINALITY AS seller (name, number)
 """
 

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -29,7 +29,7 @@ from django.utils import timezone
 
 from catalog.models import IngestReject, IngestRun
 from catalog.readers import FieldMap, Source, SourceError
-from catalog.rows import Rejection, Row, Validator
+from catalog.rows import Rejection, Row, Seen, Validator
 from config import leases, partitions, tally
 from config.sqlfiles import queries
 
@@ -104,13 +104,18 @@ Progress = Callable[[int, int | None, Counts], None]
 
 
 def record_snapshots(
-    *, rows: Sequence[Mapping], source: str, user_label: str = ""
+    *,
+    rows: Sequence[Mapping],
+    source: str,
+    user_label: str = "",
+    finish: Callable[[list[Outcome]], None] = lambda outcomes: None,
 ) -> list[Outcome]:
     """Record up to 5,000 observations; one outcome a row, in order. All or nothing on an error.
 
     `rows`: objects with the fields of `catalog.rows` as keys. `source`: who sent them, for the
-    ingest run. Runs in the caller's transaction where there is one: call it last, for it ends by
-    locking the counters of `/metrics`. Raises ValueError for too many rows.
+    ingest run. `finish` is called with the outcomes in the transaction of the rows, say to store
+    an answer with them. In a transaction of the caller's, call it last, for it ends by locking
+    the counters of `/metrics`. Raises ValueError for too many rows.
     """
     if len(rows) > SNAPSHOTS_AT_ONCE:
         raise ValueError(f"{len(rows):,} rows: at most {SNAPSHOTS_AT_ONCE:,} at once")
@@ -126,9 +131,11 @@ def record_snapshots(
             user_label=user_label,
         )
         recorded = _record(chunk, run.pk)
+        outcomes = _outcomes(chunk, recorded)
+        finish(outcomes)
         refused = _kept(_refused(chunk, recorded), Counts())
         _account(run.pk, run.state, Counts(), _counts(chunk, recorded), refused)
-    return _outcomes(chunk, recorded)
+    return outcomes
 
 
 def ingest_file(
@@ -207,36 +214,40 @@ class _Recorded(NamedTuple):
 class _Chunk:
     """Valid rows as COPY text with their lines, and the rejected ones. Bounded in memory."""
 
-    def __init__(self):
+    def __init__(self, escaped: Seen):
         self.lines: list[int] = []
         self.raw: list[str] = []
         self.rejected: list[_Refused] = []
-        self.months: set[date] = set()
-        self.characters = 0
+        self.times: set[datetime] = set()
         self.position = 0
+        self._characters = 0
         self._copy: list[str] = []
+        self._escaped = escaped
 
     def add(self, line: int, raw: str, checked: Row | Rejection) -> None:
-        self.characters += len(raw)
+        self._characters += len(raw)
         if isinstance(checked, Rejection):
             self.rejected.append(_Refused(line, *checked, raw[:_FILE_RAW]))
             return
-        self._copy.append(_copy_line(len(self.lines), checked))
+        self._copy.append(_copy_line(len(self.lines), checked, self._escaped))
         self.lines.append(line)
         self.raw.append(raw[:_FILE_RAW])
-        self.months.add(checked.scraped_at.date().replace(day=1))
+        self.times.add(checked.scraped_at)
 
     def copy(self) -> bytes:
         return "".join(self._copy).encode()
 
+    def months(self) -> list[date]:
+        return sorted({moment.date().replace(day=1) for moment in self.times})
+
     @property
     def full(self) -> bool:
         rows = len(self.lines) + len(self.rejected)
-        return rows >= CHUNK_ROWS or self.characters >= CHUNK_CHARACTERS
+        return rows >= CHUNK_ROWS or self._characters >= CHUNK_CHARACTERS
 
 
 def _checked(rows: Iterable[Mapping]) -> _Chunk:
-    validator, chunk = Validator(), _Chunk()
+    validator, chunk = Validator(), _Chunk(Seen(_escaped))
     for line, row in enumerate(rows, 1):
         if isinstance(row, Mapping):
             checked = validator.check_mapping(row)
@@ -257,16 +268,17 @@ def _shown_json(value) -> str:
 
 def _chunks(source: Source) -> Iterator[_Chunk]:
     """The source, checked, in chunks; what was read before it broke off comes before the error."""
-    validator, chunk, broken = Validator(), _Chunk(), None
+    validator, escaped, broken = Validator(), Seen(_escaped), None
+    chunk = _Chunk(escaped)
     try:
         for block in source.blocks():
             for line, raw, values in block:
                 rejected = isinstance(values, Rejection)
                 chunk.add(line, raw, values if rejected else validator.check(values))
-                if chunk.full:
-                    chunk.position = source.position
-                    yield chunk
-                    chunk = _Chunk()
+            if chunk.full:
+                chunk.position = source.position
+                yield chunk
+                chunk = _Chunk(escaped)
     except SourceError as error:
         broken = error
     chunk.position = source.position
@@ -376,7 +388,7 @@ def _commit(chunk: _Chunk, run: IngestRun, before: Counts) -> _Recorded:
 
 def _ensure_partitions(chunk: _Chunk) -> None:
     # Month by month: from the first to the last would make every empty month between them.
-    for month in sorted(chunk.months):
+    for month in chunk.months():
         partitions.ensure(table="product_price_snapshots", start=month, end=month)
 
 
@@ -391,12 +403,15 @@ def _record(chunk: _Chunk, run_id: int) -> _Recorded:
         with cursor.copy(sql["fill_stage"]) as copy:
             copy.write(chunk.copy())
         cursor.execute(sql["record_stage"], {"run": run_id})
-        accepted = cursor.rowcount
+        left = [at for (at,) in cursor.fetchall()]
         standing = []
-        if accepted < len(chunk.lines):
-            cursor.execute(sql["compare_stage"])
+        if left:
+            cursor.execute(sql["compare_stage"], {"positions": left})
             standing = cursor.fetchall()
-    return _Recorded(accepted, {at: _compared(new, kept) for at, new, kept in standing})
+    # A row that stood and was pruned before it could be compared was a duplicate.
+    refused = dict.fromkeys(left, Outcome("duplicate"))
+    refused.update((at, _compared(new, kept)) for at, new, kept in standing)
+    return _Recorded(accepted=len(chunk.lines) - len(left), refused=refused)
 
 
 def _compared(new, kept) -> Outcome:
@@ -490,19 +505,19 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
-def _copy_line(position: int, row: Row) -> str:
+def _copy_line(position: int, row: Row, escaped: Mapping[str, str]) -> str:
     """One row in COPY's text format, in the order of `fill_stage`."""
-    texts = row.seller, row.code, row.slug, row.name, row.hero_image_url, row.description
-    together = "".join(texts)
-    if "\\" in together or "\t" in together or "\n" in together or "\r" in together:
-        texts = map(_escaped, texts)
-    seller, code, slug, name, url, description = texts
-    price = "\\N" if row.price is None else row.price
-    tags = '{"' + '","'.join(row.tags) + '"}' if row.tags else "{}"
+    name, slug, code, seller, price, currency, moment, available, preorder, tags, url, text = row
+    amount = "\\N" if price is None else str(price)
     return (
-        f"{position}\t{row.scraped_at}\t{seller}\t{code}\t{slug}\t{name}\t{price}\t{row.currency}"
-        f"\t{row.is_available}\t{row.is_preorder}\t{tags}\t{url}\t{description}\n"
+        f"{position}\t{moment}\t{escaped[seller]}\t{escaped[code]}\t{slug}\t{escaped[name]}\t"
+        f"{amount}\t{currency}\t{available}\t{preorder}\t"
+        f"{_array(tags) if tags else '{}'}\t{url and escaped[url]}\t{text and escaped[text]}\n"
     )
+
+
+def _array(tags: tuple[str, ...]) -> str:
+    return '{"' + '","'.join(tags) + '"}'  # slugs: nothing in them needs escaping
 
 
 def _escaped(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from config import readmodels
+from catalog import uploads
+from config import jobs, readmodels
 from config.jobs import Run, job
 
 
@@ -39,3 +40,33 @@ def reconcile_catalog(run: Run) -> int:
         run.detail[model.name] = {"differences": found.count, "samples": found.samples}
         differences += found.count
     return differences
+
+
+@job(
+    name="mend_catalog",
+    timeout=timedelta(minutes=60),
+    description="Compare lines, cards and categories with the snapshots, and mend what differs.",
+)
+def mend_catalog(run: Run) -> int:
+    """On demand only: staff start it where `reconcile_catalog` found differences."""
+    mended = 0
+    for model in readmodels.select(["catalog"]):
+        run.check()
+        found = readmodels.reconcile(model, fix=True)
+        run.detail[model.name] = {"mended": found.count, "samples": found.samples}
+        mended += found.count
+    return mended
+
+
+@job(
+    name="ingest_uploads",
+    every=timedelta(minutes=15),
+    timeout=timedelta(minutes=60),
+    description="Ingest the files that staff sent in by the admin, then refresh.",
+)
+def ingest_uploads(run: Run) -> int:
+    """The rows are the snapshots accepted. Queued at each upload; the schedule is for retries."""
+    accepted = uploads.ingest_waiting(run)
+    if accepted:
+        jobs.enqueue("refresh_catalog", trigger="ingest_uploads")
+    return accepted

@@ -42,13 +42,9 @@ class SourceError(Exception):
     """A file cannot be read as a whole; the text says why and what to do."""
 
 
-class Record(NamedTuple):
-    """One line or record: its first line's number from 1, its text, and its raw values in the
-    order of `catalog.rows.FIELDS`, or why there are none."""
-
-    line: int
-    raw: str
-    values: Sequence | Rejection
+# The number of its first line from 1, its text, and its raw values in the order of
+# `catalog.rows.FIELDS` or why there are none. A plain tuple: there are millions of them.
+Record = tuple[int, str, Sequence | Rejection]
 
 
 @dataclass(frozen=True)
@@ -123,7 +119,7 @@ class Source:
         try:
             for block in self._records:
                 if block:
-                    line = block[-1].line
+                    line = block[-1][0]
                     yield block
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise SourceError(
@@ -196,7 +192,7 @@ class Source:
                     f"{self.name} is a JSON array: write one object a line (`jq -c '.[]'`)"
                 )
             yield [
-                Record(line, text, block.bad.get(line) or _json_values(text, keys, constants))
+                (line, text, block.bad.get(line) or _json_values(text, keys, constants))
                 for line, text in enumerate(block.lines, block.first)
                 if text and not text.isspace()
             ]
@@ -233,10 +229,11 @@ class _CsvParser:
             following = next(blocks, None)
             rows = None if pending or block.bad else self._one_row_a_line(block.lines)
             if rows is not None:
+                values = map(self._values, rows)
                 yield [
-                    Record(line, raw, self._values(row))
-                    for line, raw, row in zip(count(block.first), block.lines, rows, strict=False)
-                    if row
+                    record
+                    for record in zip(count(block.first), block.lines, values, strict=False)
+                    if record[2] is not None
                 ]
             else:
                 pending += [
@@ -254,9 +251,12 @@ class _CsvParser:
         # Each row takes a line or more: as many rows as lines means that each took one.
         return rows if len(rows) == len(lines) else None
 
-    def _values(self, row: list[str]) -> Sequence | Rejection:
+    def _values(self, row: list[str]) -> Sequence | Rejection | None:
+        """The fields of a row; None for a blank line."""
         if len(row) == self._width:
             return self._pick(row + self._constants)
+        if not row:
+            return None
         return Rejection("columns_wrong", "", f"{len(row)} columns, the header has {self._width}")
 
     def _line_by_line(self, pending, *, last: bool):
@@ -272,7 +272,7 @@ class _CsvParser:
                 text = "\n".join(text for _, text, _ in pending[at : at + taken])
             if row:
                 values = row if isinstance(row, Rejection) else self._values(row)
-                done.append(Record(line, text, values))
+                done.append((line, text, values))
             at += taken
         return done, []
 

@@ -119,6 +119,8 @@ _AVAILABILITY = {
     "preorder": (False, True),
     "unavailable": (False, False),
 }
+_NOTHING = (None, "")
+
 # What a check has seen is kept by its text, because files repeat themselves; a text longer than
 # this or a memory fuller than that is not kept, so that no input grows the process.
 _REMEMBERED_LENGTH = 300
@@ -154,7 +156,7 @@ class _FieldError(Exception):
     """A field's check says no; the arguments are those of `Rejection`. `check` catches it."""
 
 
-class _Seen(dict):
+class Seen(dict):
     """Remembers what `check` made of a text; forgets everything once it is full."""
 
     def __init__(self, check):
@@ -177,41 +179,44 @@ class Validator:
     """
 
     def __init__(self, *, clock=lambda: datetime.now(UTC)):
-        self._names = _Seen(check_name)
-        self._codes = _Seen(check_code)
-        self._sellers = _Seen(check_seller)
-        self._prices = _Seen(check_price)
-        self._currencies = _Seen(check_currency)
-        self._times = _Seen(lambda value: check_time(value, now=clock()))
-        self._tags = _Seen(check_tags)
-        self._urls = _Seen(check_url)
+        self._names = Seen(lambda value: check_name(_storable("product_name", value)))
+        self._codes = Seen(lambda value: check_code(_storable("product_code", value)))
+        self._sellers = Seen(lambda value: check_seller(_storable("seller", value)))
+        self._prices = Seen(lambda value: check_price(_storable("price", value)))
+        self._currencies = Seen(lambda value: check_currency(_storable("currency", value)))
+        self._times = Seen(lambda value: check_time(_storable("scraped_at", value), now=clock()))
+        self._tags = Seen(lambda value: check_tags(_storable("category_tags", value)))
+        self._urls = Seen(lambda value: check_url(_storable("hero_image_url", value)))
 
     def check(self, values: Sequence) -> Row | Rejection:
         """A row out of raw values in the order of `FIELDS`; None or "" where a value is missing."""
         name, code, seller, price, currency, moment = values[:6]
         availability, available, preorder, tags, url, description = values[6:]
         try:
-            name, key = self._names[_text("product_name", name)]
-            if availability or available not in (None, "") or preorder not in (None, ""):
+            # `type(…) is str`, each time: this is the inner loop of every ingest.
+            name, key = self._names[name if type(name) is str else _text("product_name", name)]
+            if availability or available not in _NOTHING or preorder not in _NOTHING:
                 is_available, is_preorder = check_availability(availability, available, preorder)
             else:
                 is_available, is_preorder = True, False
-            amount = self._prices[_price_text(price)]
+            amount = self._prices[price if type(price) is str else _price_text(price)]
             if amount is None and (is_available or is_preorder):
                 raise _FieldError("price_missing", "price")
             return Row(
                 name,
                 key,
-                self._codes[_text("product_code", code)],
-                self._sellers[_text("seller", seller)],
+                self._codes[code if type(code) is str else _text("product_code", code)],
+                self._sellers[seller if type(seller) is str else _text("seller", seller)],
                 amount,
-                self._currencies[_text("currency", currency)],
-                self._times[_text("scraped_at", moment)],
+                self._currencies[
+                    currency if type(currency) is str else _text("currency", currency)
+                ],
+                self._times[moment if type(moment) is str else _text("scraped_at", moment)],
                 is_available,
                 is_preorder,
                 self._tags[_tags_text(tags)] if tags else (),
                 self._urls[_text("hero_image_url", url)] if url else "",
-                check_description(_text("description", description)) if description else "",
+                _description(description) if description else "",
             )
         except _FieldError as error:
             return Rejection(*error.args)
@@ -303,7 +308,7 @@ def check_availability(availability, available, preorder) -> tuple[bool, bool]:
     Without any of them a row is available; a pre-order is not available yet.
     """
     flags = _flag("is_available", available), _flag("is_preorder", preorder)
-    word = _text("availability", availability).strip().lower()
+    word = _storable("availability", _text("availability", availability)).strip().lower()
     if not word:
         is_preorder = bool(flags[1])
         is_available = not is_preorder if flags[0] is None else flags[0]
@@ -372,22 +377,30 @@ def _bounded(reason: str, field: str, text: str, limit: int) -> str:
 
 
 def _text(field: str, value) -> str:
-    """`value` as storable text: a number becomes its digits, None the empty text."""
+    """`value` as text: a whole number becomes its digits, None the empty text."""
     if value is None:
         return ""
-    if type(value) is not str:
-        if isinstance(value, bool) or not isinstance(value, int):
-            detail = f"{type(value).__name__}, not text"
-            raise _FieldError("wrong_type", field, detail)
-        value = str(value)
-    if "\0" in value:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _FieldError("wrong_type", field, f"{type(value).__name__}, not text")
+    return str(value)
+
+
+def _storable(field: str, text: str) -> str:
+    """`text`, which PostgreSQL can store."""
+    if "\0" in text:
         raise _FieldError("nul_byte", field)
-    if not value.isascii():
+    if not text.isascii():
         try:
-            value.encode()
+            text.encode()
         except UnicodeEncodeError:
             raise _FieldError("encoding", field, "half a surrogate pair") from None
-    return value
+    return text
+
+
+def _description(value) -> str:
+    return check_description(_storable("description", _text("description", value)))
 
 
 def _price_text(value) -> str:
@@ -406,7 +419,7 @@ def _tags_text(value) -> str:
 def _flag(field: str, value) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
-    text = _text(field, value).strip().lower()
+    text = _storable(field, _text(field, value)).strip().lower()
     if not text:
         return None
     if text not in _FLAGS:

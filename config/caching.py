@@ -9,6 +9,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -45,6 +46,8 @@ BUILD_LOCK_SECONDS = 15  # > the statement timeout of a web process
 WAIT_SECONDS = 1.0  # for somebody else's build, where no stale body exists
 LOG_EVERY = 30.0
 
+_ANNOUNCEMENT = re.compile(rb"([\x21-\x7e]{1,200}) (\d{1,18})")
+
 # Deletes a lock only while it is still ours.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 
@@ -57,32 +60,37 @@ class Breaker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._closed_at = 0.0  # monotonic time until which nobody asks; 0 while all is well
+        self._skip_until = 0.0  # monotonic; 0 while all is well
         self._logged_at = float("-inf")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Valkey is being skipped."""
+        return bool(self._skip_until)
 
     def allows(self) -> bool:
         """Whether this caller may ask Valkey now."""
-        if not self._closed_at:
+        if not self._skip_until:
             return True
         with self._lock:
             now = time.monotonic()
-            if now < self._closed_at:
+            if now < self._skip_until:
                 return False
-            self._closed_at = now + BREAKER_SECONDS
+            self._skip_until = now + BREAKER_SECONDS
             return True
 
     def succeeded(self) -> None:
         """Valkey answered."""
-        if self._closed_at:
+        if self._skip_until:
             with self._lock:
-                self._closed_at = 0.0
+                self._skip_until = 0.0
             log.warning("Valkey answers again.")
 
     def failed(self, error: Exception) -> None:
         """Valkey was unreachable or too slow."""
         now = time.monotonic()
         with self._lock:
-            self._closed_at = now + BREAKER_SECONDS
+            self._skip_until = now + BREAKER_SECONDS
             quiet = now < self._logged_at + LOG_EVERY
             if not quiet:
                 self._logged_at = now
@@ -138,7 +146,8 @@ class ResilientCache(RedisCache):
     """Django's cache on Valkey, where an unreachable Valkey is a miss.
 
     Then `get` returns its default, `get_many` {}, `set`, `add`, `delete`, `touch` and `has_key`
-    False, `incr` and `decr` None; the rest return None.
+    False, `incr`, `decr` and `ttl` None. What is not Django's cache interface raises as it does in
+    django-redis.
     """
 
     set = _guarded("set", False)
@@ -185,6 +194,12 @@ class _Generations:
             if generation > self.values.get(model, 0):
                 self.values[model] = generation
                 self.joined = {}
+
+    def hear(self, announcement: bytes) -> None:
+        """Take `name generation` as `announce` publishes it; skip anything else."""
+        match = _ANNOUNCEMENT.fullmatch(announcement)
+        if match:
+            self.push(match[1].decode(), int(match[2]))
 
     def poll(self) -> None:
         """Read all generations from PostgreSQL; only the first reader of a process waits."""
@@ -252,8 +267,7 @@ def _listen_once(generations: _Generations) -> None:
         while generations is process.generations:
             message = subscription.get_message(timeout=1)
             if message and message["type"] == "message":
-                model, _, generation = message["data"].decode().rpartition(" ")
-                generations.push(model, int(generation))
+                generations.hear(message["data"])
             elif time.monotonic() - heard_at > 10:
                 subscription.ping()  # finds out about a peer that vanished without a word
                 heard_at = time.monotonic()

@@ -48,10 +48,11 @@ def examine() -> list[Check]:
             Check(FAIL, "database", reason, "start PostgreSQL, or correct DATABASE_URL"),
             *checks,
         ]
+    for look in (_postgresql, _extensions, _migrations):
+        checks += _guarded(look)
+    if checks[-1].level == FAIL:  # the rest reads tables that may not exist yet
+        return checks
     for look in (
-        _postgresql,
-        _extensions,
-        _migrations,
         _worker,
         _schedules,
         _foreign_schedules,

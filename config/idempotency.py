@@ -85,8 +85,9 @@ def idempotent(request, endpoint: str) -> Iterator[Once]:
                 …
                 return once.store(Response(…))
 
-    Enter it before anything reads `request.data`. Raises Problem: 400 for a bad key, 409 in flight, 422 for another request under the same key,
-    413 for a body over the limit. A request that raises, or stores nothing, frees its key.
+    Enter it before anything reads `request.data`. Raises Problem: 400 for a bad key, 409 in
+    flight, 422 for another request under the same key, 413 for a body over the limit. A request
+    that raises, or stores nothing, frees its key.
     """
     key = request.headers.get(HEADER)
     if key is None:

@@ -26,7 +26,7 @@ from django_q.models import OrmQ, Schedule
 from django_q.signals import post_execute, pre_execute
 from django_q.tasks import async_task
 
-from config import runs, schedules
+from config import leases, runs, schedules
 from config.models import JobRun
 from config.runs import JobFailed, LeaseLost, Run, TimedOut
 
@@ -180,6 +180,19 @@ def coalesce_queue() -> int:
     return OrmQ.objects.filter(pk__in=surplus, lock__lte=timezone.now()).delete()[0]
 
 
+def release_taken() -> int:
+    """Give back to the queue what a killed cluster had taken; returns how many entries.
+
+    Else they wait for the queue's retry, 1,000 s. What a living run works on stays. What another
+    cluster has taken but not begun is given out twice, which costs a skipped or a short run.
+    """
+    running = JobRun.objects.filter(state=JobRun.State.RUNNING)
+    at_work = {run.detail.get("task") for run in running if not leases.is_dead(run)}
+    taken = OrmQ.objects.filter(lock__gt=timezone.now()).order_by("pk")[:QUEUE_SCAN_ROWS]
+    idle = [row.pk for row in taken if _is_ours(row.task) and row.task["id"] not in at_work]
+    return OrmQ.objects.filter(pk__in=idle).update(lock=timezone.now())
+
+
 def sync_schedules() -> list[str]:
     """Make the queue's schedules equal to the declared jobs; returns what was changed, in words.
 
@@ -248,12 +261,11 @@ def _queue_options(declared: Job) -> dict:
 def _waiting() -> list[tuple[int, str]]:
     """(queue key, job name) of the entries that no worker has taken yet, oldest first."""
     rows = OrmQ.objects.filter(lock__lte=timezone.now()).order_by("pk")[:QUEUE_SCAN_ROWS]
-    ours = ((row.pk, row.task) for row in rows)
-    return [
-        (key, task["args"][0])
-        for key, task in ours
-        if task.get("func") == _FUNCTION and task.get("args")
-    ]
+    return [(row.pk, row.task["args"][0]) for row in rows if _is_ours(row.task)]
+
+
+def _is_ours(task: dict) -> bool:
+    return task.get("func") == _FUNCTION and bool(task.get("args"))
 
 
 def _attempts(name: str, task: str) -> int:

@@ -22,7 +22,6 @@ log = logging.getLogger("spyglass.problems")
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_OUTAGE = 5  # seconds
-_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 
 
 class Problem(Exception):
@@ -159,8 +158,8 @@ def flatten(detail: Any, name: str = "") -> list[dict[str, str]]:
 class GuardMiddleware:
     """Refuses requests that nothing behind it could read, and translates what views raise.
 
-    NUL bytes and broken UTF-8 in path or query, an unreadable or too large Content-Length, and
-    methods that HTTP does not know end here as problems, whatever view they were meant for.
+    NUL bytes and broken UTF-8 in path or query, and an unreadable or too large Content-Length,
+    end here as problems, whatever view they were meant for.
     """
 
     def __init__(self, get_response):
@@ -192,10 +191,6 @@ class GuardMiddleware:
             and int(length[:20]) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         ):
             return too_large()
-        if request.method not in _METHODS:
-            return Problem(
-                405, detail="HTTP has no such method.", headers={"Allow": "GET, HEAD, OPTIONS"}
-            )
         return None
 
     @staticmethod

@@ -134,7 +134,8 @@ def execute(
         raise error
     if failed or not mine:
         raise JobFailed(record) from error
-    logger.info("%s", describe(record))
+    # Runs with nothing to count, like the canary's every minute, would only fill the log.
+    logger.log(logging.DEBUG if record.rows is None else logging.INFO, "%s", describe(record))
     return record
 
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -175,6 +176,7 @@ class _Server:
         Returns the size that the log had before.
         """
         with self.log.open("ab") as log:
+            size = log.tell()  # before the child moves the shared offset
             self._process = subprocess.Popen(
                 self._command(binary, *arguments),
                 stdin=subprocess.DEVNULL,
@@ -184,7 +186,7 @@ class _Server:
                 env=_SERVER_ENVIRONMENT,
                 start_new_session=True,
             )
-            return log.tell()
+        return size
 
     def _reason(self, since: int = 0) -> str:
         """The line of the log that explains a failed start."""
@@ -196,7 +198,7 @@ class _Server:
 
 
 class PostgresServer(_Server):
-    """PostgreSQL on `directory`. `fast=True` gives up durability; only for tests."""
+    """PostgreSQL on `directory`. `fast=True`, for tests, does not survive a power cut."""
 
     label = "PostgreSQL"
     socket_name = ".s.PGSQL.5432.lock"  # the longest name in the folder
@@ -224,13 +226,15 @@ class PostgresServer(_Server):
         return immediate if self.fast else [(signal.SIGINT, 120.0), *immediate]
 
     def _launch(self) -> None:
+        for left in self.directory.glob("partial-*"):
+            shutil.rmtree(left, ignore_errors=True)
         if not self.data.exists():
             self._initialise()
         self._check_version()
         (self.data / "postgresql.conf").write_text(self._configuration())
         patience = time.monotonic() + 30
         while True:
-            self._disown_pidfile()
+            self._disown_lock_files()
             since = self._spawn(_postgres_binary("postgres"), "-D", str(self.data))
             if self._await_ready():
                 return
@@ -260,10 +264,11 @@ class PostgresServer(_Server):
         )
 
     def _initialise(self) -> None:
-        """Make the cluster and the database aside, then rename: a half-made one is never used."""
-        partial = self.directory / "data.partial"
-        if partial.exists():
-            shutil.rmtree(partial)
+        """Make the cluster and the database aside, then rename: a half-made one is never used.
+
+        In a new folder each time: the initdb of a killed start may still be writing.
+        """
+        partial = self.directory / f"partial-{secrets.token_hex(4)}"
         flags = "-U spyglass --auth=trust --encoding=UTF8 --locale-provider=builtin"
         flags += " --builtin-locale=C.UTF-8 --locale=C.UTF-8"
         flags += " --no-sync" if self.fast else ""
@@ -303,17 +308,18 @@ class PostgresServer(_Server):
                 "a dump into a new SPYGLASS_VAR, or set DATABASE_URL to a server that can read it."
             )
 
-    def _disown_pidfile(self) -> None:
-        """Let PostgreSQL start although the number in postmaster.pid is taken.
+    def _disown_lock_files(self) -> None:
+        """Let PostgreSQL start although the process number in its lock files is taken.
 
         That is another program's after a reboot, or a killed postmaster's that nobody has reaped
         yet. Our own number says "not alive" to our child (CreateLockFile in miscinit.c), which
         still looks for surviving backends by the rest of the file.
         """
-        with suppress(FileNotFoundError, ValueError):
-            first, rest = self._pidfile.read_text().split("\n", 1)
-            if "postgres" not in _command_line(int(first)):
-                self._pidfile.write_text(f"{os.getpid()}\n{rest}")
+        for path in (self._pidfile, self.socket_folder / self.socket_name):
+            with suppress(FileNotFoundError, ValueError):
+                first, rest = path.read_text().split("\n", 1)
+                if "postgres" not in _command_line(int(first)):
+                    path.write_text(f"{os.getpid()}\n{rest}")
 
     def _configuration(self) -> str:
         memory = _memory_bytes()
@@ -341,7 +347,8 @@ class PostgresServer(_Server):
         if not _roomy_shared_memory():
             settings["dynamic_shared_memory_type"] = "mmap"
         if self.fast:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            # Survives kill -9 of the server (fault tests rely on it), not of the machine.
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         lines = [f"{name} = {value}" for name, value in settings.items()]
         return "# Written at each start; use ALTER SYSTEM for your own.\n" + "\n".join(lines) + "\n"
 

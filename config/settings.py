@@ -9,6 +9,7 @@ from pathlib import Path
 
 import environ
 from csp.constants import NONCE, NONE, SELF
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -63,6 +64,7 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 5_000
 
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -160,7 +162,7 @@ CACHES = {
         "KEY_PREFIX": env.str("CACHE_PREFIX", default="spyglass"),
         "OPTIONS": {
             "SOCKET_CONNECT_TIMEOUT": 0.25,
-            "SOCKET_TIMEOUT": 0.25,
+            "SOCKET_TIMEOUT": env.float("CACHE_TIMEOUT", default=0.25),  # seconds
         },
     }
 }
@@ -202,7 +204,7 @@ REST_FRAMEWORK = {
         "address": env.str("THROTTLE_ADDRESS", default="600/min"),
         "token": env.str("THROTTLE_TOKEN", default="1200/min"),
     },
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "config.openapi.Schema",
     "EXCEPTION_HANDLER": "config.problems.exception_handler",
     "NUM_PROXIES": NUM_PROXIES,
     "UNAUTHENTICATED_USER": None,
@@ -233,18 +235,92 @@ STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    # The embedded mode serves the files from where they lie: no collectstatic, so no manifest.
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if EMBEDDED
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
 }
 WHITENOISE_USE_FINDERS = EMBEDDED
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
+
+
+def _screen(title: str, icon: str, app: str, model: str) -> dict:
+    """A link of the admin's navigation, for those who may see the list behind it."""
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+        "permission": lambda request: request.user.has_perm(f"{app}.view_{model}"),
+    }
+
+
 UNFOLD = {
     "SITE_TITLE": "Spyglass",
     "SITE_HEADER": "Spyglass",
     "SITE_URL": reverse_lazy("api-docs"),
+    "SITE_SYMBOL": "travel_explore",
     "SHOW_HISTORY": True,
+    "STYLES": [lambda request: static("config/staff.css")],
+    "DASHBOARD_CALLBACK": "config.admin.dashboard.callback",
+    "SIDEBAR": {
+        "navigation": [
+            {
+                "title": "Catalog",
+                "items": [
+                    _screen("Products", "sell", "catalog", "slugsummary"),
+                    _screen("Outliers", "troubleshoot", "catalog", "outlier"),
+                    _screen("Seller priority", "swap_vert", "catalog", "sellerpriority"),
+                    _screen("Ingest runs", "upload_file", "catalog", "ingestrun"),
+                ],
+            },
+            {
+                "title": "Operations",
+                "items": [
+                    _screen("Jobs", "schedule", "config", "jobrun"),
+                    _screen("Read models", "database", "config", "readmodelstate"),
+                    _screen("Queue", "inbox", "django_q", "ormq"),
+                    _screen("Counters", "tag", "config", "tally"),
+                ],
+            },
+            {
+                "title": "Access",
+                "items": [
+                    _screen("API tokens", "key", "config", "apitoken"),
+                    _screen("Users", "person", "auth", "user"),
+                    _screen("Groups", "group", "auth", "group"),
+                ],
+            },
+        ],
+    },
+    "TABS": [
+        {
+            "models": ["config.jobrun", "config.lease", "config.heartbeat"],
+            "items": [
+                _screen("Runs", "", "config", "jobrun"),
+                _screen("Leases", "", "config", "lease"),
+                _screen("Signs of life", "", "config", "heartbeat"),
+            ],
+        },
+        {
+            "models": [
+                "django_q.ormq",
+                "django_q.schedule",
+                "django_q.success",
+                "django_q.failure",
+            ],
+            "items": [
+                _screen("Waiting", "", "django_q", "ormq"),
+                _screen("Schedules", "", "django_q", "schedule"),
+                _screen("Done", "", "django_q", "success"),
+                _screen("Failed", "", "django_q", "failure"),
+            ],
+        },
+    ],
 }
 
 # --- Observability ----------------------------------------------------------------------------
@@ -269,4 +345,5 @@ WORKER_HEARTBEAT_STALE_SECONDS = env.int("WORKER_HEARTBEAT_STALE_SECONDS", defau
 
 CATALOG_DEFAULT_CURRENCY = env.str("CATALOG_DEFAULT_CURRENCY", default="EUR")
 CATALOG_SNAPSHOTS_RETENTION_MONTHS = env.int("CATALOG_SNAPSHOTS_RETENTION_MONTHS", default=0)
+CATALOG_UPLOAD_MAX_BYTES = env.int("CATALOG_UPLOAD_MAX_BYTES", default=256 * 1024 * 1024)
 CATALOG_INGEST_RUNS_RETENTION_DAYS = env.int("CATALOG_INGEST_RUNS_RETENTION_DAYS", default=180)

@@ -46,6 +46,7 @@ class Supervisor:
         self._process: subprocess.Popen | None = None
         self._started = 0.0  # monotonic seconds
         self._failures = 0
+        self._silences = 0  # restarts for silence without a sign of life since
         self._stopping = False
         self._canary_due = 0.0
 
@@ -79,6 +80,7 @@ class Supervisor:
             self._start()
         why = self._tend()
         if why:
+            self._silences += 1
             logger.error("restarting the cluster: %s", why)
             self._kill()
             self._start()
@@ -117,7 +119,7 @@ class Supervisor:
         try:
             db.close_old_connections()
             for change in jobs.sync_schedules():
-                logger.warning("%s", change)
+                logger.info("%s", change)
             scheduler()
             ages = runs.heartbeat_ages()
             self._send_canary(ages)
@@ -136,14 +138,18 @@ class Supervisor:
         now, stale = time.monotonic(), self.stale.total_seconds()
         if now < self._canary_due or (self._canary_due and ages.get(jobs.CANARY, inf) < stale / 2):
             return
+        if not self._canary_due:
+            jobs.release_taken()
         jobs.coalesce_queue()
         jobs.enqueue(jobs.CANARY, trigger="worker")
         self._canary_due = now + stale / 4
 
     def _silence(self, ages: dict[str, float]) -> str:
         """Which sign of life has been missing for too long, or ""."""
-        limit = self.stale.total_seconds()
-        if time.monotonic() - self._started < limit:
+        limit, lived = self.stale.total_seconds(), time.monotonic() - self._started
+        if ages.get(runs.WORKER, inf) < lived:
+            self._silences = 0
+        if lived < limit * 2 ** min(self._silences, 3):  # a slow machine needs longer to start
             return ""
         if ages.get(runs.WORKER, inf) > limit:
             return f"no job ran for {limit:g} s"

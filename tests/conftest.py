@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ[variable] = server.url
     os.environ["SPYGLASS_VAR"] = str(folder / "var")
     os.environ["CACHE_PREFIX"] = f"tests-{uuid.uuid4().hex}"
+    os.environ["CACHE_TIMEOUT"] = "10"  # a busy machine must not look like an outage
     os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only")
     os.environ["SPYGLASS_EMBEDDED"] = "1"
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"

@@ -137,7 +137,10 @@ class Migration(migrations.Migration):
                 ("error", models.TextField(blank=True)),
                 ("host", models.TextField(blank=True)),
                 ("pid", models.IntegerField(null=True)),
-                ("owner", models.TextField(blank=True, help_text="Which process: see config.leases.")),
+                (
+                    "owner",
+                    models.TextField(blank=True, help_text="Which process: see config.leases."),
+                ),
                 ("user_label", models.TextField(blank=True)),
             ],
             options={

@@ -61,3 +61,6 @@ CREATE TABLE catalog_changes (
     autovacuum_vacuum_threshold = 20000,
     autovacuum_vacuum_insert_threshold = -1
 );
+
+-- Whether a snapshot is folded yet: asked for each row of a line that is computed from history.
+CREATE INDEX catalog_changes_snapshot ON catalog_changes (snapshot_id);

@@ -3,7 +3,8 @@
 --   slow: anything else (late rows, outliers, deletions); the line is computed from its history.
 -- Lines on the slow path are few. What computes them also rebuilds (--full) and reconciles.
 --
--- Within one transaction the functions hand on temporary tables:
+-- Within one transaction the functions hand on temporary tables. Lines are numbered in them, so
+-- that the joins are on one integer, which the planner estimates well:
 --   _new       claimed changes              _lines     the lines they touch, and by which path
 --   _moments   new rows, one a line and time
 --   _scope     lines to compute             _history   their rows, one a line and time
@@ -14,7 +15,7 @@
 -- Outliers that do not count lose their price; rows still in the change log are left out, as the
 -- read model has not seen them.
 CREATE FUNCTION catalog_load_history(slices integer DEFAULT NULL, slice integer DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning SET work_mem = '256MB' AS $fn$
 DECLARE
     rows_of text := CASE WHEN slices IS NULL
         THEN '_scope AS l JOIN product_price_snapshots AS s
@@ -28,6 +29,7 @@ BEGIN
     EXECUTE format($sql$
         CREATE TEMP TABLE _history ON COMMIT DROP AS
         SELECT
+            dense_rank() OVER (ORDER BY s.slug, s.seller, s.currency)::integer AS line,
             s.slug, s.seller, s.currency, s.scraped_at,
             CASE WHEN o.id IS NULL THEN s.price END AS price,
             s.price AS seen_price,
@@ -51,7 +53,6 @@ BEGIN
                 = (s.slug, s.seller, s.currency, s.scraped_at)
             AND o.state IN ('suspect', 'rejected')
     $sql$, rows_of) USING slices, slice;
-    ANALYZE _history;
     IF slices IS NOT NULL THEN
         -- A line that waits to be computed again (rows were deleted) is behind until then.
         DELETE FROM _history AS h USING catalog_changes AS c
@@ -67,11 +68,12 @@ BEGIN
             EXCEPT SELECT slug, seller, currency FROM catalog_changes WHERE snapshot_id IS NULL;
         ANALYZE _scope;
     END IF;
+    ANALYZE _history;
 END $fn$;
 
 -- Computes _points and _summaries from _history: the definition of both read models.
 CREATE FUNCTION catalog_compute()
-RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning SET work_mem = '256MB' AS $fn$
 BEGIN
     DROP TABLE IF EXISTS _points, _summaries;
     CREATE TEMP TABLE _points ON COMMIT DROP AS
@@ -85,77 +87,84 @@ BEGIN
             min(price) AS low, max(price) AS high, count(*)::integer AS observations
         FROM _history
         WHERE price IS NOT NULL
-        GROUP BY 1, 2, 3, 4
+        GROUP BY line, slug, seller, currency, day
     ) AS days;
 
     CREATE TEMP TABLE _summaries ON COMMIT DROP AS
     WITH total AS (
         SELECT
-            slug, seller, currency,
-            min(scraped_at) AS first_at, max(scraped_at) AS last_at,
+            line,
+            min(scraped_at) AS first_at,
             max(scraped_at) FILTER (WHERE price IS NOT NULL) AS last_price_at,
             min(price) AS lowest, max(price) AS highest,
             min(seen_price) AS seen_low, max(seen_price) AS seen_high,
             sum(observations)::bigint AS observations
         FROM _history
-        GROUP BY 1, 2, 3
+        GROUP BY line
+    ),
+    newest AS (
+        SELECT DISTINCT ON (line)
+            line, slug, seller, currency, scraped_at AS last_at,
+            is_available, is_preorder, code_and_name
+        FROM _history
+        ORDER BY line, scraped_at DESC
     ),
     priced AS (
         SELECT
-            slug, seller, currency, scraped_at, price,
-            lag(price) OVER (PARTITION BY slug, seller, currency ORDER BY scraped_at) AS previous
+            line, scraped_at, price,
+            lag(price) OVER (PARTITION BY line ORDER BY scraped_at) AS previous
         FROM _history
         WHERE price IS NOT NULL
     ),
     run AS (
-        SELECT DISTINCT ON (slug, seller, currency)
-            slug, seller, currency, price AS last_price,
-            scraped_at AS price_since, previous AS previous_price,
+        SELECT DISTINCT ON (line)
+            line, price AS last_price, scraped_at AS price_since, previous AS previous_price,
             date_trunc('day', scraped_at, 'UTC') - interval '30 days' AS opens
         FROM priced
         WHERE previous IS DISTINCT FROM price
-        ORDER BY slug, seller, currency, scraped_at DESC
+        ORDER BY line, scraped_at DESC
     ),
     prior AS (
         SELECT
-            slug, seller, currency,
+            line,
             least(
                 min(p.price) FILTER (WHERE p.scraped_at >= r.opens),
                 (array_agg(p.price ORDER BY p.scraped_at DESC)
                     FILTER (WHERE p.scraped_at < r.opens))[1]
             ) AS prior_low
         FROM run AS r
-        JOIN priced AS p USING (slug, seller, currency)
-        WHERE p.scraped_at < r.price_since
-        GROUP BY 1, 2, 3
+        JOIN _history AS p USING (line)
+        WHERE p.scraped_at < r.price_since AND p.price IS NOT NULL
+        GROUP BY line
     ),
     detailed AS (
-        SELECT DISTINCT ON (slug, seller, currency) slug, seller, currency, scraped_at, details_id
+        SELECT DISTINCT ON (line) line, scraped_at, details_id
         FROM _history
         WHERE details_id IS NOT NULL
-        ORDER BY slug, seller, currency, scraped_at DESC
+        ORDER BY line, scraped_at DESC
     )
     SELECT
-        total.slug, total.seller, total.currency,
+        newest.slug, newest.seller, newest.currency,
         newest.code_and_name[2] AS name, newest.code_and_name[1] AS product_code,
         coalesce(d.category_tags, '{}') AS category_tags,
         coalesce(d.hero_image_url, '') AS hero_image_url,
         coalesce(d.description, '') AS description,
         detailed.scraped_at AS details_at,
-        total.first_at, last_at, newest.is_available, newest.is_preorder,
+        total.first_at, newest.last_at, newest.is_available, newest.is_preorder,
         run.last_price, total.last_price_at, run.price_since, run.previous_price, prior.prior_low,
         total.lowest, total.highest, total.seen_low, total.seen_high, total.observations
-    FROM total
-    JOIN (
-        SELECT slug, seller, currency, scraped_at AS last_at,
-            is_available, is_preorder, code_and_name
-        FROM _history
-    ) AS newest USING (slug, seller, currency, last_at)
-    LEFT JOIN run USING (slug, seller, currency)
-    LEFT JOIN prior USING (slug, seller, currency)
-    LEFT JOIN detailed USING (slug, seller, currency)
-    LEFT JOIN product_price_snapshots AS d
-        ON d.id = detailed.details_id AND d.scraped_at = detailed.scraped_at;
+    FROM newest
+    JOIN total USING (line)
+    LEFT JOIN run USING (line)
+    LEFT JOIN prior USING (line)
+    LEFT JOIN detailed USING (line)
+    -- OFFSET 0: look each one up by its key, whatever the planner thinks of their number.
+    LEFT JOIN LATERAL (
+        SELECT s.category_tags, s.hero_image_url, s.description
+        FROM product_price_snapshots AS s
+        WHERE s.id = detailed.details_id AND s.scraped_at = detailed.scraped_at
+        OFFSET 0
+    ) AS d ON true;
     ANALYZE _points;
     ANALYZE _summaries;
 END $fn$;
@@ -210,13 +219,14 @@ BEGIN
     -- From two moments before the first new one: the verdict on the last known moment may change
     -- (confirmed by a new one), and needs its own predecessor.
     CREATE TEMP TABLE _priced ON COMMIT DROP AS
-    SELECT l.slug, l.seller, l.currency, known.judge_from, s.scraped_at, min(s.price) AS price
-    FROM _lines AS l
-    CROSS JOIN LATERAL (
+    SELECT known.slug, known.seller, known.currency, known.judge_from, s.scraped_at, s.price
+    FROM (
         SELECT
-            coalesce(min(scraped_at), l.first_new, '-infinity') AS load_from,
-            coalesce(max(scraped_at), l.first_new, '-infinity') AS judge_from
-        FROM (
+            l.slug, l.seller, l.currency,
+            coalesce(min(two.scraped_at), l.first_new, '-infinity') AS load_from,
+            coalesce(max(two.scraped_at), l.first_new, '-infinity') AS judge_from
+        FROM _lines AS l
+        LEFT JOIN LATERAL (
             SELECT DISTINCT s.scraped_at
             FROM product_price_snapshots AS s
             WHERE s.product_name_normalized = l.slug AND s.seller = l.seller
@@ -225,14 +235,19 @@ BEGIN
                 AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
             ORDER BY s.scraped_at DESC
             LIMIT 2
-        ) AS two
+        ) AS two ON true
+        WHERE l.wide
+        GROUP BY l.slug, l.seller, l.currency, l.first_new
     ) AS known
-    JOIN product_price_snapshots AS s
-        ON s.product_name_normalized = l.slug AND s.seller = l.seller AND s.currency = l.currency
-        AND s.scraped_at >= known.load_from AND s.price IS NOT NULL
-    WHERE l.wide
-        AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
-    GROUP BY 1, 2, 3, 4, 5;
+    CROSS JOIN LATERAL (
+        SELECT s.scraped_at, min(s.price) AS price
+        FROM product_price_snapshots AS s
+        WHERE s.product_name_normalized = known.slug AND s.seller = known.seller
+            AND s.currency = known.currency AND s.scraped_at >= known.load_from
+            AND s.price IS NOT NULL
+            AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
+        GROUP BY s.scraped_at
+    ) AS s;
 
     CREATE TEMP TABLE _verdicts ON COMMIT DROP AS
     WITH measured AS (
@@ -312,7 +327,7 @@ BEGIN
     DROP TABLE IF EXISTS _moments;
     CREATE TEMP TABLE _moments ON COMMIT DROP AS
     SELECT
-        slug, seller, currency, scraped_at,
+        l.line, n.scraped_at,
         min(n.price) AS price,
         bool_or(n.is_available) AS is_available,
         bool_or(n.is_preorder) AS is_preorder,
@@ -322,94 +337,99 @@ BEGIN
     FROM _new AS n
     JOIN _lines AS l USING (slug, seller, currency)
     WHERE NOT l.slow
-    GROUP BY 1, 2, 3, 4;
-    CREATE INDEX ON _moments (slug, seller, currency, scraped_at);
+    GROUP BY 1, 2;
+    CREATE INDEX ON _moments (line, scraped_at);
     ANALYZE _moments;
 
     INSERT INTO catalog_slug_seller_summary AS line
     WITH total AS (
         SELECT
-            slug, seller, currency,
-            min(scraped_at) AS first_at, max(scraped_at) AS last_at,
+            line,
+            min(scraped_at) AS first_at,
             max(scraped_at) FILTER (WHERE price IS NOT NULL) AS last_price_at,
+            (array_agg(price ORDER BY scraped_at DESC) FILTER (WHERE price IS NOT NULL))[1]
+                AS last_price,
             min(price) AS lowest, max(price) AS highest, sum(observations)::bigint AS observations
         FROM _moments
-        GROUP BY 1, 2, 3
+        GROUP BY line
+    ),
+    newest AS (
+        SELECT DISTINCT ON (line)
+            line, scraped_at AS last_at, is_available, is_preorder, code_and_name
+        FROM _moments
+        ORDER BY line, scraped_at DESC
     ),
     priced AS (
         SELECT
-            slug, seller, currency, m.scraped_at, m.price,
-            coalesce(
-                lag(m.price) OVER (PARTITION BY slug, seller, currency ORDER BY m.scraped_at),
-                s.last_price
-            ) AS previous
+            line, m.scraped_at, m.price,
+            coalesce(lag(m.price) OVER (PARTITION BY line ORDER BY m.scraped_at), l.last_price)
+                AS previous
         FROM _moments AS m
-        LEFT JOIN catalog_slug_seller_summary AS s USING (slug, seller, currency)
+        JOIN _lines AS l USING (line)
         WHERE m.price IS NOT NULL
     ),
     run AS (
-        SELECT DISTINCT ON (slug, seller, currency)
-            slug, seller, currency, scraped_at AS price_since, previous AS previous_price,
+        SELECT DISTINCT ON (line)
+            line, scraped_at AS price_since, previous AS previous_price,
             date_trunc('day', scraped_at, 'UTC') - interval '30 days' AS opens
         FROM priced
         WHERE previous IS DISTINCT FROM price
-        ORDER BY slug, seller, currency, scraped_at DESC
+        ORDER BY line, scraped_at DESC
     ),
     -- The stored points end before the first new moment, so the day of the change itself counts.
     prior AS (
         SELECT
-            r.slug, r.seller, r.currency,
+            line,
             least(
                 (SELECT min(p.low) FROM catalog_price_points AS p
-                WHERE p.slug = r.slug AND p.seller = r.seller AND p.currency = r.currency
+                WHERE p.slug = l.slug AND p.seller = l.seller AND p.currency = l.currency
                     AND p.day >= (r.opens AT TIME ZONE 'UTC')::date
                     AND p.day <= (r.price_since AT TIME ZONE 'UTC')::date),
                 (SELECT min(m.price) FROM _moments AS m
-                WHERE m.slug = r.slug AND m.seller = r.seller AND m.currency = r.currency
-                    AND m.scraped_at >= r.opens AND m.scraped_at < r.price_since),
+                WHERE m.line = r.line AND m.scraped_at >= r.opens
+                    AND m.scraped_at < r.price_since),
                 coalesce(
                     (SELECT m.price FROM _moments AS m
-                    WHERE m.slug = r.slug AND m.seller = r.seller AND m.currency = r.currency
-                        AND m.scraped_at < r.opens AND m.price IS NOT NULL
+                    WHERE m.line = r.line AND m.scraped_at < r.opens AND m.price IS NOT NULL
                     ORDER BY m.scraped_at DESC LIMIT 1),
                     (SELECT p.last_price FROM catalog_price_points AS p
-                    WHERE p.slug = r.slug AND p.seller = r.seller AND p.currency = r.currency
+                    WHERE p.slug = l.slug AND p.seller = l.seller AND p.currency = l.currency
                         AND p.day < (r.opens AT TIME ZONE 'UTC')::date
                     ORDER BY p.day DESC LIMIT 1)
                 )
             ) AS prior_low
         FROM run AS r
+        JOIN _lines AS l USING (line)
         WHERE r.previous_price IS NOT NULL
     ),
     detailed AS (
-        SELECT DISTINCT ON (slug, seller, currency)
-            slug, seller, currency, scraped_at, details_id
+        SELECT DISTINCT ON (line) line, scraped_at, details_id
         FROM _moments
         WHERE details_id IS NOT NULL
-        ORDER BY slug, seller, currency, scraped_at DESC
+        ORDER BY line, scraped_at DESC
     )
     SELECT
-        total.slug, total.seller, total.currency,
+        l.slug, l.seller, l.currency,
         newest.code_and_name[2], newest.code_and_name[1],
         coalesce(d.category_tags, '{}'), coalesce(d.hero_image_url, ''),
         coalesce(d.description, ''), detailed.scraped_at,
-        total.first_at, last_at, newest.is_available, newest.is_preorder,
-        latest.price, last_price_at, run.price_since, run.previous_price, prior.prior_low,
+        total.first_at, newest.last_at, newest.is_available, newest.is_preorder,
+        total.last_price, total.last_price_at,
+        run.price_since, run.previous_price, prior.prior_low,
         total.lowest, total.highest, total.lowest, total.highest, total.observations
-    FROM total
-    JOIN (
-        SELECT slug, seller, currency, scraped_at AS last_at,
-            is_available, is_preorder, code_and_name
-        FROM _moments
-    ) AS newest USING (slug, seller, currency, last_at)
-    LEFT JOIN (
-        SELECT slug, seller, currency, scraped_at AS last_price_at, price FROM _moments
-    ) AS latest USING (slug, seller, currency, last_price_at)
-    LEFT JOIN run USING (slug, seller, currency)
-    LEFT JOIN prior USING (slug, seller, currency)
-    LEFT JOIN detailed USING (slug, seller, currency)
-    LEFT JOIN product_price_snapshots AS d
-        ON d.id = detailed.details_id AND d.scraped_at = detailed.scraped_at
+    FROM newest
+    JOIN total USING (line)
+    JOIN _lines AS l USING (line)
+    LEFT JOIN run USING (line)
+    LEFT JOIN prior USING (line)
+    LEFT JOIN detailed USING (line)
+    LEFT JOIN LATERAL (
+        SELECT s.category_tags, s.hero_image_url, s.description
+        FROM product_price_snapshots AS s
+        WHERE s.id = detailed.details_id AND s.scraped_at = detailed.scraped_at
+        OFFSET 0
+    ) AS d ON true
+    ORDER BY l.slug, l.seller, l.currency
     ON CONFLICT (slug, seller, currency) DO UPDATE SET
         name = excluded.name,
         product_code = excluded.product_code,
@@ -442,13 +462,15 @@ BEGIN
         prices[1], prices[cardinality(prices)], low, high, observations
     FROM (
         SELECT
-            slug, seller, currency, (scraped_at AT TIME ZONE 'UTC')::date AS day,
+            line, (scraped_at AT TIME ZONE 'UTC')::date AS day,
             array_agg(price ORDER BY scraped_at) AS prices,
             min(price) AS low, max(price) AS high, count(*)::integer AS observations
         FROM _moments
         WHERE price IS NOT NULL
-        GROUP BY 1, 2, 3, 4
+        GROUP BY 1, 2
     ) AS days
+    JOIN _lines USING (line)
+    ORDER BY slug, seller, currency, day
     ON CONFLICT (slug, seller, currency, day) DO UPDATE SET
         last_price = excluded.last_price,
         low = least(point.low, excluded.low),
@@ -471,10 +493,11 @@ BEGIN
     DROP TABLE IF EXISTS _new, _lines;
     CREATE TEMP TABLE _new ON COMMIT DROP AS
     WITH claimed AS (
+        -- By range: under the lock nobody else claims, and what commits meanwhile is not seen.
         DELETE FROM catalog_changes
-        WHERE id = ANY (ARRAY(
-            SELECT id FROM catalog_changes ORDER BY id LIMIT at_most FOR UPDATE SKIP LOCKED
-        ))
+        WHERE id <= (
+            SELECT max(id) FROM (SELECT id FROM catalog_changes ORDER BY id LIMIT at_most) AS part
+        )
         RETURNING *
     )
     SELECT * FROM claimed;
@@ -485,9 +508,11 @@ BEGIN
         RETURN;
     END IF;
 
+    ANALYZE _new;
     CREATE TEMP TABLE _lines ON COMMIT DROP AS
     SELECT
-        n.slug, n.seller, n.currency,
+        row_number() OVER ()::integer AS line,
+        n.slug, n.seller, n.currency, s.last_price,
         CASE WHEN NOT n.whole THEN n.first_new END AS first_new,
         n.whole OR coalesce(n.first_new <= s.last_at, false) AS slow,
         n.whole OR coalesce(greatest(n.high, s.seen_high) > 3 * least(n.low, s.seen_low), false)
@@ -531,6 +556,7 @@ BEGIN
         RETURN false;
     END IF;
     REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_slug_summary;
+    PERFORM catalog_project_search();
     UPDATE catalog_fold_state SET projected = folded;
     RETURN true;
 END $fn$;

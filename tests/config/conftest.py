@@ -21,7 +21,9 @@ def _fresh_process() -> Iterator[None]:
 def own_valkey(valkey: ValkeyServer, settings) -> Iterator[ValkeyServer]:
     """The cache runs on a Valkey that the test may stop."""
     settings.REDIS_URL = valkey.url
-    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
+    default = settings.CACHES["default"]
+    options = {**default["OPTIONS"], "SOCKET_TIMEOUT": 0.25}  # the default of production
+    settings.CACHES = {"default": {**default, "LOCATION": valkey.url, "OPTIONS": options}}
     caching.forget()
     yield valkey
     caching.forget()

@@ -52,7 +52,7 @@ def test_a_stopped_valkey_is_degraded(client, beating, own_valkey):
 
 
 def test_an_unapplied_migration_is_down(client, beating):
-    app, name = sorted(health._migrations_on_disk())[0]
+    app, name = min(health._migrations_on_disk())
     MigrationRecorder(connection).record_unapplied(app, name)
     answer = client.get("/health/ready")
     assert answer.status_code == 503

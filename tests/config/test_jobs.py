@@ -16,13 +16,16 @@ from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 from django_q.scheduler import scheduler
 
-from config import jobs, leases, runs
+from config import jobs, leases, runs, schedules
 from config.models import Heartbeat, JobRun, Lease, Tally
 
 PROJECT = Path(__file__).resolve().parents[2]
 State = JobRun.State
+LONG_AGO = timezone.now() - timedelta(minutes=6)
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+# For threads and processes that must see each other's work, and for broken connections.
+committing = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def outcomes(name):
     return {row.labels["outcome"]: row.value for row in rows}
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
@@ -162,6 +165,7 @@ def test_an_interrupt_is_logged_and_goes_on_up(declare):
     assert not Lease.objects.exists()
 
 
+@committing
 def test_the_outcome_is_stored_though_the_job_lost_its_connection(declare):
     def work(run):
         with connection.cursor() as cursor:
@@ -183,6 +187,7 @@ def test_a_job_does_not_run_inside_a_transaction(declare):
 # One at a time
 
 
+@committing
 def test_two_at_once_make_one_run_and_one_skip(declare):
     started, go = threading.Event(), threading.Event()
 
@@ -211,6 +216,7 @@ def test_two_at_once_make_one_run_and_one_skip(declare):
     assert outcomes("slow") == {"succeeded": 1, "skipped": 1}
 
 
+@committing
 def test_many_takers_of_one_lease_make_one_holder():
     owners = [leases.new_owner() for _ in range(12)]
     barrier, won = threading.Barrier(len(owners)), []
@@ -278,13 +284,16 @@ def test_from_another_host_a_dead_holder_is_replaced_when_its_lease_ends(declare
 # Heartbeat and loss
 
 
+@committing
 def test_the_heartbeat_extends_the_lease_and_stores_progress(declare, monkeypatch):
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.05)
     seen = []
 
     def backends():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            )
             return cursor.fetchone()[0]
 
     def work(run):
@@ -304,6 +313,7 @@ def test_the_heartbeat_extends_the_lease_and_stores_progress(declare, monkeypatc
     until(lambda: backends() == quiet)  # the heart closed its connection
 
 
+@committing
 def test_who_lost_the_lease_is_told(declare, monkeypatch):
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.05)
 
@@ -346,6 +356,7 @@ def test_a_run_past_its_timeout_is_stopped_in_python(declare):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+@committing
 def test_a_run_past_its_timeout_is_stopped_in_postgresql(declare):
     def work(run):
         with connection.cursor() as cursor:
@@ -386,7 +397,10 @@ def test_sync_makes_corrects_and_removes_schedules(declare):
     declare("by_hand", lambda run: 1)
     assert "made job:often" in jobs.sync_schedules()
     assert jobs.sync_schedules() == []
-    often, nightly = Schedule.objects.get(name="job:often"), Schedule.objects.get(name="job:nightly")
+    often, nightly = (
+        Schedule.objects.get(name="job:often"),
+        Schedule.objects.get(name="job:nightly"),
+    )
     assert often.next_run <= timezone.now()
     assert (nightly.next_run.hour, nightly.next_run.minute) == (3, 15)
     assert not Schedule.objects.filter(name="job:by_hand").exists()
@@ -399,7 +413,10 @@ def test_sync_makes_corrects_and_removes_schedules(declare):
     changes = jobs.sync_schedules()
     assert len(changes) == 4, changes
     assert jobs.sync_schedules() == []
-    often, nightly = Schedule.objects.get(name="job:often"), Schedule.objects.get(name="job:nightly")
+    often, nightly = (
+        Schedule.objects.get(name="job:often"),
+        Schedule.objects.get(name="job:nightly"),
+    )
     assert (often.repeats, often.args) == (-1, "('often', 'schedule')")
     assert often.next_run is not None
     assert nightly.next_run.year < 2200
@@ -431,13 +448,21 @@ def _broken_module(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.usefixtures("_broken_module")
-def test_a_broken_schedule_does_not_stop_the_others(kind):
+def test_a_broken_schedule_is_recognised(kind):
+    sound = {"func": "math.hypot", "args": "3, 4", "kwargs": "x=1", "schedule_type": "I"}
+    assert schedules.fault(Schedule(**sound)) == ""
+    assert schedules.fault(Schedule(**sound | BROKEN[kind])) != ""
+
+
+@committing
+@pytest.mark.usefixtures("_broken_module")
+def test_broken_schedules_do_not_stop_the_others():
     past = timezone.now() - timedelta(hours=1)
-    fields = {"func": "math.hypot", "schedule_type": "I", "minutes": 1} | BROKEN[kind]
-    Schedule.objects.bulk_create([Schedule(name="broken", next_run=past, **fields)])
+    common = {"func": "math.hypot", "schedule_type": "I", "minutes": 1, "next_run": past}
+    rows = [Schedule(name=kind, **common | fields) for kind, fields in BROKEN.items()]
+    Schedule.objects.bulk_create(rows)
     jobs.sync_schedules()
-    broken = Schedule.objects.get(name="broken")
-    assert broken.repeats == 0
+    assert set(Schedule.objects.filter(repeats=0).values_list("name", flat=True)) == set(BROKEN)
     Schedule.objects.filter(name="job:canary").update(next_run=past)
     scheduler()
     assert Schedule.objects.get(name="job:canary").next_run > past
@@ -446,11 +471,14 @@ def test_a_broken_schedule_does_not_stop_the_others(kind):
 
 def test_a_schedule_due_for_years_is_moved():
     old = timezone.now() - timedelta(days=4000)
-    Schedule.objects.create(name="old", func="math.hypot", schedule_type="I", minutes=1, next_run=old)
+    Schedule.objects.create(
+        name="old", func="math.hypot", schedule_type="I", minutes=1, next_run=old
+    )
     assert any(change.startswith("moved schedule old") for change in jobs.sync_schedules())
     assert Schedule.objects.get(name="old").repeats == -1
 
 
+@committing
 def test_concurrent_syncs_make_each_schedule_once():
     def sync():
         try:
@@ -490,6 +518,18 @@ def test_surplus_entries_are_dropped(declare):
     assert OrmQ.objects.get().pk == row.pk
 
 
+def test_what_a_killed_cluster_had_taken_is_given_back(declare, holder):
+    for name in ("lost", "at_work"):
+        declare(name, lambda run: 1)
+        jobs.enqueue(name)
+    OrmQ.objects.update(lock=timezone.now() + timedelta(minutes=15))
+    holder("at_work")
+    busy = next(row for row in OrmQ.objects.all() if row.task["args"][0] == "at_work")
+    JobRun.objects.update(detail={"task": busy.task["id"]})
+    assert jobs.release_taken() == 1
+    assert OrmQ.objects.get(lock__gt=timezone.now()).pk == busy.pk
+
+
 def test_a_queued_run_says_that_the_worker_lives(declare):
     declare("works", lambda run: 4)
     assert jobs.run_queued("works", "schedule").startswith("works succeeded: 4 rows in ")
@@ -497,12 +537,29 @@ def test_a_queued_run_says_that_the_worker_lives(declare):
     assert jobs.run_queued("undeclared", "schedule") == "undeclared is not declared any more"
 
 
+@committing
+def test_the_heart_of_a_queued_run_is_a_sign_of_life_of_the_worker(declare, monkeypatch):
+    monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.05)
+
+    def work(run):
+        before = Heartbeat.objects.get(name=runs.WORKER).beat_at
+        until(lambda: Heartbeat.objects.get(name=runs.WORKER).beat_at > before)
+
+    declare("long", work)
+    assert jobs.run_queued("long", "schedule").startswith("long succeeded")
+
+
 def test_a_task_that_keeps_killing_its_process_is_given_up(declare, monkeypatch):
     declare("deadly", lambda run: 1)
     monkeypatch.setitem(jobs._current_task, "id", "t" * 32)
     for _ in range(3):
         JobRun.objects.create(
-            job="deadly", trigger="admin", state=State.ABANDONED, owner="x", host="h", pid=1,
+            job="deadly",
+            trigger="admin",
+            state=State.ABANDONED,
+            owner="x",
+            host="h",
+            pid=1,
             detail={"task": "t" * 32},
         )
     assert jobs.run_queued("deadly", "admin") == "deadly: gave up after 3 attempts"
@@ -513,13 +570,16 @@ def test_a_task_that_keeps_killing_its_process_is_given_up(declare, monkeypatch)
 
 
 def test_the_canary_closes_the_rows_of_runs_that_died(declare):
-    old = timezone.now() - timedelta(minutes=6)
     for job, owner in [("gone", "dead"), ("alive", "beating late")]:
         JobRun.objects.create(
-            job=job, trigger="schedule", owner=owner, host="h", pid=1, heartbeat_at=old
+            job=job, trigger="schedule", owner=owner, host="h", pid=1, heartbeat_at=LONG_AGO
         )
     Lease.objects.create(
-        name="alive", owner="beating late", host="h", pid=1, acquired_at=old,
+        name="alive",
+        owner="beating late",
+        host="h",
+        pid=1,
+        acquired_at=LONG_AGO,
         expires_at=timezone.now() + timedelta(seconds=30),
     )
     assert jobs.run_job("canary", trigger="command").detail == {"abandoned": 1}
@@ -554,7 +614,9 @@ def test_run_job_reports_one_line(declare, capsys):
 
 def test_run_job_fails_loudly(declare):
     declare("fails", lambda run: 1 / 0)
-    with pytest.raises(CommandError, match="fails failed in .*: ZeroDivisionError: division by zero"):
+    with pytest.raises(
+        CommandError, match=r"fails failed in .*: ZeroDivisionError: division by zero"
+    ):
         call_command("run_job", "fails")
     with pytest.raises(CommandError, match="no job 'nowhere'"):
         call_command("run_job", "nowhere")
@@ -577,11 +639,32 @@ def test_sync_schedules_reports(capsys):
 
 
 def test_run_job_in_a_process_of_its_own(spawn):
-    done = spawn(["run_job", "canary"])
+    done, failed = spawn(["run_job", "canary"]), spawn(["run_job", "nowhere"])
     out, err = done.communicate(timeout=30)
     assert done.returncode == 0, err
     assert out.startswith("canary succeeded in ")
-    failed = spawn(["run_job", "nowhere"])
     out, err = failed.communicate(timeout=30)
     assert failed.returncode == 1
     assert "no job 'nowhere'" in err
+
+
+def test_a_polite_kill_gets_into_the_run_log(spawn):
+    JobRun.objects.create(
+        job="gone", trigger="x", owner="x", host="h", pid=1, heartbeat_at=LONG_AGO
+    )
+    with transaction.atomic():
+        JobRun.objects.select_for_update().get()  # the canary waits for it in the midst of work
+        process = spawn(["run_job", "canary"])
+        until(lambda: JobRun.objects.filter(job="canary", state=State.RUNNING))
+        until(lambda: waiting_for_locks() == 1)
+        process.terminate()
+        assert process.wait(timeout=20) == 143
+    record = JobRun.objects.get(job="canary")
+    assert (record.state, Lease.objects.exists()) == (State.FAILED, False)
+    assert "SystemExit: 143" in record.error
+
+
+def waiting_for_locks():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone()[0]

@@ -2,24 +2,26 @@
 
 import os
 import signal
+import socket
 import time
+import urllib.request
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.utils import timezone
-from django_q.models import OrmQ, Schedule, Success
+from django_q.models import Schedule, Success
 
-from config import jobs, runs
-from config.models import Heartbeat, JobRun
+from config.models import JobRun
+from config.worker import Supervisor
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STALE_SECONDS = 4
 
 
-def until(condition, seconds=25, what="it"):
+def until(condition, seconds=60, what="it"):
     """The first true value of `condition()`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -80,74 +82,45 @@ def stored_canaries():
 def works_end_to_end(what):
     """A schedule that is due becomes a task, a run, and a stored result."""
     count = stored_canaries()
-    ran = JobRun.objects.filter(job="canary", trigger="schedule", state="succeeded").count()
-    # Another process may be taking the row for its run at this moment: ask until it was taken.
-    Schedule.objects.filter(name="job:canary").update(next_run=timezone.now() - timedelta(hours=1))
-    schedule = JobRun.objects.filter(job="canary", trigger="schedule", state="succeeded")
-    until(lambda: schedule.count() > ran, what=f"a scheduled run {what}")
+    name = "partitions_ahead"
+    scheduled = JobRun.objects.filter(job=name, trigger="schedule", state="succeeded")
+    ran = scheduled.count()
+    Schedule.objects.filter(name=f"job:{name}").update(next_run=timezone.now() - timedelta(hours=1))
+    until(lambda: scheduled.count() > ran, what=f"a scheduled run {what}")
     until(lambda: stored_canaries() > count, what=f"a stored result {what}")
 
 
-@pytest.fixture
-def worker(spawn):
-    started = Worker(spawn)
+def started(spawn, **options):
+    worker = Worker(spawn, **options)
     until(stored_canaries, what="the first canary")
-    until(lambda: len(started.members) == 4)
-    return started
+    until(lambda: len(worker.members) == 4, what="the cluster")
+    return worker
 
 
-def test_schedules_go_on_whatever_is_killed(worker):
+def test_schedules_go_on_whatever_is_killed(spawn):
+    worker = started(spawn)
     # Two workers, of which one holds the queue's lock for reading: the new ones wait for ever.
     for pid in worker.members[:2]:
         os.kill(pid, signal.SIGKILL)
     works_end_to_end("after both workers were killed")
 
-    leader = worker.leader
+    until(lambda: len(worker.members) == 4, what="the cluster")
+    os.kill(worker.members[2], signal.SIGKILL)
+    works_end_to_end("after the monitor was killed")
+
+    leader = until(lambda: worker.leader)
     os.kill(until(lambda: worker.sentinel), signal.SIGKILL)
     until(lambda: worker.leader not in {None, leader}, what="a new cluster")
     assert not worker.group(leader), "orphans of the old cluster"
     works_end_to_end("after the sentinel was killed")
 
-    leader = worker.leader
+    leader = until(lambda: worker.leader)
     os.killpg(leader, signal.SIGKILL)
     until(lambda: worker.leader not in {None, leader}, what="a new cluster")
     works_end_to_end("after the whole cluster was killed")
 
 
-def test_results_go_on_when_the_monitor_was_killed(worker):
-    leader = worker.leader
-    os.kill(worker.members[2], signal.SIGKILL)
-    works_end_to_end("after the monitor was killed")
-    assert worker.leader is not None
-    assert leader != worker.leader or Heartbeat.objects.filter(name=jobs.RESULTS).exists()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_everything(worker, number):
-    leader = worker.leader
-    os.kill(worker.process.pid, number)
-    assert worker.process.wait(timeout=20) == 0
-    assert worker.group(leader) == []
-
-
-def test_a_wedged_cluster_is_killed_when_told_to_stop(spawn):
-    worker = Worker(spawn, args=["--grace", "0.5"])
-    until(lambda: len(worker.members) == 4)
-    leader = worker.leader
-    for pid in worker.group(leader):
-        os.kill(pid, signal.SIGSTOP)
-    worker.process.terminate()
-    assert worker.process.wait(timeout=20) == 0
-    assert worker.group(leader) == []
-
-
-def test_the_cluster_ends_when_the_supervisor_is_killed(worker):
-    leader = worker.leader
-    worker.process.kill()
-    until(lambda: not worker.group(leader), what="the end of the cluster")
-
-
-def test_a_broken_row_and_a_missing_function_stop_nothing(spawn):
+def test_a_bad_schedule_stops_nothing_and_sigterm_stops_everything(spawn):
     past = timezone.now() - timedelta(hours=1)
     rows = [
         Schedule(name="bad", func="math.hypot", schedule_type="C", cron="x", next_run=past),
@@ -155,53 +128,90 @@ def test_a_broken_row_and_a_missing_function_stop_nothing(spawn):
         Schedule(name="good", func="math.hypot", args="3, 4", schedule_type="D", next_run=past),
     ]
     Schedule.objects.bulk_create(rows)
-    Worker(spawn)
-    until(lambda: Success.objects.filter(group="good").exists(), what="the good one")
-    until(stored_canaries, what="the canary")
-    assert set(Schedule.objects.filter(repeats=0).values_list("name", flat=True)) == {
-        "bad",
-        "missing",
-    }
-
-
-def test_a_busy_worker_is_not_taken_for_a_dead_one(spawn, monkeypatch):
-    """Heartbeats of running jobs count: both workers sleep for longer than the limit."""
-    worker = Worker(spawn)
-    until(stored_canaries, what="the first canary")
-    leader = worker.leader
-    deadline = time.monotonic() + 2 * STALE_SECONDS
-    while time.monotonic() < deadline:  # what the heart of a queued run does every 15 s
-        runs.beat(runs.WORKER)
-        time.sleep(0.5)
-    assert worker.leader == leader
-
-
-def test_several_workers_share_the_work(spawn):
-    both = [Worker(spawn), Worker(spawn)]
-    until(stored_canaries, what="a canary")
-    for worker in both:
-        until(lambda worker=worker: len(worker.members) == 4)
-    assert Schedule.objects.filter(name="job:canary").count() == 1
-    works_end_to_end("with two workers")
-    until(lambda: not OrmQ.objects.filter(lock__lte=timezone.now()).exists())
-
-
-def test_metrics_are_served_on_loopback(spawn):
-    import socket
-    import urllib.request
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    Worker(spawn, args=["--metrics-port", str(port)])
+    worker = started(spawn, args=["--metrics-port", str(port)])
+    until(lambda: Success.objects.filter(group="good").exists(), what="the good one")
+    off = Schedule.objects.filter(repeats=0).values_list("name", flat=True)
+    assert set(off) == {"bad", "missing"}
 
-    def answer():
-        with suppress(OSError):
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).read()
-
-    assert b"# HELP" in until(answer)
-
-    taken = spawn(["worker", "--metrics-port", str(port)])
-    _, err = taken.communicate(timeout=20)
-    assert taken.returncode == 1
+    answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+    assert b"# HELP" in answer
+    second = spawn(["worker", "--metrics-port", str(port)])
+    _, err = second.communicate(timeout=40)
+    assert second.returncode == 1
     assert f"cannot serve metrics on 127.0.0.1:{port}" in err
+
+    leader = worker.leader
+    worker.process.terminate()
+    assert worker.process.wait(timeout=40) == 0
+    assert worker.group(leader) == []
+
+
+def test_workers_side_by_side(spawn):
+    one, other = Worker(spawn), Worker(spawn)
+    for worker in (one, other):
+        until(lambda worker=worker: len(worker.members) == 4, what="both clusters")
+    assert Schedule.objects.filter(name="job:canary").count() == 1
+
+    leader = one.leader
+    one.process.kill()
+    until(lambda: not one.group(leader), what="the end of a cluster without supervisor")
+    works_end_to_end("in the other one")
+
+    leader = other.leader
+    other.process.send_signal(signal.SIGINT)
+    assert other.process.wait(timeout=40) == 0
+    assert other.group(leader) == []
+
+
+def test_a_wedged_cluster_is_killed_when_told_to_stop(spawn):
+    worker = Worker(spawn, args=["--grace", "0.5"])
+    until(lambda: len(worker.members) == 4, what="the cluster")
+    leader = worker.leader
+    for pid in worker.group(leader):
+        os.kill(pid, signal.SIGSTOP)
+    worker.process.terminate()
+    assert worker.process.wait(timeout=40) == 0
+    assert worker.group(leader) == []
+
+
+def supervisor(alive_for):
+    """A supervisor of nothing, whose cluster started so many seconds ago."""
+    one = Supervisor(stale=timedelta(seconds=180))
+    one._started = time.monotonic() - alive_for
+    return one
+
+
+@pytest.mark.parametrize(
+    ("alive_for", "ages", "finding"),
+    [
+        (200, {"worker": 10, "canary": 10, "worker results": 10}, ""),
+        (200, {"worker": 181, "canary": 181, "worker results": 181}, "no job ran"),
+        (200, {}, "no job ran"),
+        (170, {}, ""),  # it has only just started
+        (900, {"worker": 10, "canary": 800, "worker results": 800}, ""),  # busy with long jobs
+        (900, {"worker": 10, "canary": 10, "worker results": 200}, "not stored"),
+        (200, {"worker": 10, "canary": 10}, "not stored"),
+    ],
+)
+def test_what_counts_as_silence(alive_for, ages, finding):
+    found = supervisor(alive_for)._silence(ages)
+    assert finding in found
+    assert bool(finding) == bool(found)
+
+
+def test_a_cluster_that_never_gets_going_is_given_longer_each_time():
+    one = supervisor(alive_for=200)
+    one._silences = 1
+    assert one._silence({}) == ""
+    assert supervisor(alive_for=361)._silence({})
+    one._silence({"worker": 1})
+    assert one._silences == 0
+
+
+def test_without_a_database_the_cluster_is_left_alone(unreachable_database):
+    one = supervisor(alive_for=10_000)
+    assert one._tend() == ""
+    assert time.monotonic() - one._started < 60

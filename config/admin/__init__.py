@@ -1,0 +1,9 @@
+"""The staff screens of what all domains share; `base` is what every domain's screens build on."""
+
+from django.contrib import admin
+
+from config.admin import access, operations, queue
+
+__all__ = ["access", "operations", "queue"]
+
+admin.site.index_template = "config/index.html"

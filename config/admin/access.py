@@ -1,0 +1,160 @@
+"""Access: users, groups, and the tokens that programs call with."""
+
+from datetime import timedelta
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
+from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.contrib.auth.models import Group, User
+from django.utils import timezone
+from django.utils.html import format_html_join
+from knox.models import AuthToken
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminCheckboxSelectMultiple, UnfoldAdminIntegerFieldWidget
+
+from config.admin.base import BoundedPaginator, ago, badge, render
+from config.models import ApiToken
+from config.tokens import SCOPES, issue_token
+
+DAYS = 90
+MAX_DAYS = 3_650
+
+for model in (AuthToken, Group, User):
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
+
+
+@admin.register(User)
+class UserAdmin(BaseUserAdmin, ModelAdmin):
+    """Django's, in the house's look."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(BaseGroupAdmin, ModelAdmin):
+    """Django's, in the house's look."""
+
+
+class TokenForm(forms.ModelForm):
+    """What a new token may do, for whom, and for how long."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
+        widget=UnfoldAdminCheckboxSelectMultiple,
+    )
+    days = forms.IntegerField(
+        min_value=1,
+        max_value=MAX_DAYS,
+        initial=DAYS,
+        required=False,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="How long it is valid; empty: until it is revoked.",
+    )
+
+    class Meta:
+        model = ApiToken
+        fields = ("user", "name", "scopes")
+
+    def clean_user(self):
+        """The same rule as in `issue_token`, told at its field."""
+        user = self.cleaned_data["user"]
+        if not user.is_active:
+            raise forms.ValidationError("This account is not active.")
+        return user
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ModelAdmin):
+    """Issue and revoke tokens; the secret is shown once, the database keeps only its digest."""
+
+    form = TokenForm
+    autocomplete_fields = ("user",)
+    list_display = (
+        "shown_name",
+        "user",
+        "shown_scopes",
+        "shown_state",
+        "shown_created",
+        "last_use",
+    )
+    list_select_related = ("user",)
+    list_filter = ("user__is_active",)
+    search_fields = ("name", "user__username", "token_key")
+    ordering = ("-created",)
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    fields = ("user", "name", "scopes", "days")
+
+    def has_change_permission(self, request, obj=None):
+        """A token is issued or revoked, never edited."""
+        return False
+
+    def get_fields(self, request, obj=None):
+        if obj is None:
+            return self.fields
+        return ("user", "name", "shown_scopes", "shown_state", "created", "expiry", "last_used_at")
+
+    def get_readonly_fields(self, request, obj=None):
+        return () if obj is None else self.get_fields(request, obj)
+
+    def get_form(self, request, obj=None, change=False, **kwargs):
+        if obj is not None:  # looked at: the fields are read-only, the form has none
+            kwargs["form"] = forms.ModelForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    def save_model(self, request, obj, form, change):
+        """Issue it; the row that the form made is only the carrier of the new one's key."""
+        days = form.cleaned_data["days"]
+        issued, request.issued_secret = issue_token(
+            user=obj.user,
+            name=obj.name,
+            scopes=form.cleaned_data["scopes"],
+            lifetime=timedelta(days=days) if days else None,
+        )
+        obj.pk, obj.token_key, obj.expiry = issued.pk, issued.token_key, issued.expiry
+
+    def response_add(self, request, obj, post_url_continue=None):
+        """The one page that shows the secret; kept in no cache, session or message."""
+        response = render(
+            request,
+            self,
+            "config/token_issued.html",
+            title="API token issued",
+            token=obj,
+            secret=request.issued_secret,
+        )
+        response["Cache-Control"] = "no-store"
+        return response
+
+    @display(description="name", ordering="name")
+    def shown_name(self, token):
+        return token.name or f"{token.token_key}…"
+
+    @display(description="scopes")
+    def shown_scopes(self, token):
+        return format_html_join(" ", "{}", ((badge(scope),) for scope in token.scopes))
+
+    @display(description="state", ordering="expiry")
+    def shown_state(self, token):
+        if token.expiry is not None and token.expiry <= timezone.now():
+            return badge("expired", "bad")
+        if not token.user.is_active:
+            return badge("user inactive", "bad")
+        if token.expiry is None:
+            return badge("valid", "warn", "It never expires.")
+        left = (token.expiry - timezone.now()).days
+        return badge(f"{left} days left", "warn" if left < 7 else "ok")
+
+    @display(description="created", ordering="created")
+    def shown_created(self, token):
+        return ago(token.created)
+
+    @display(description="last used", ordering="last_used_at")
+    def last_use(self, token):
+        return ago(token.last_used_at) if token.last_used_at else "never"

@@ -1,0 +1,33 @@
+"""How this project's tokens and permissions read in the OpenAPI document."""
+
+from django.conf import settings
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import build_bearer_security_scheme_object
+from rest_framework.permissions import SAFE_METHODS
+
+from config.tokens import PublicRead
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    """How the token scheme reads in the OpenAPI document."""
+
+    target_class = "config.tokens.TokenAuthentication"
+    name = "tokenAuth"
+
+    def get_security_definition(self, auto_schema):
+        return build_bearer_security_scheme_object(
+            header_name="HTTP_AUTHORIZATION",
+            token_prefix="Token",
+        )
+
+
+class Schema(AutoSchema):
+    """drf-spectacular's, which cannot know that `PublicRead` makes the token optional."""
+
+    def get_auth(self) -> list[dict[str, list[str]]]:
+        auth = super().get_auth()
+        is_public = settings.API_PUBLIC_READS and self.method in SAFE_METHODS
+        if is_public and any(isinstance(one, PublicRead) for one in self.view.get_permissions()):
+            auth = [*auth, {}]
+        return auth
