@@ -1,4 +1,4 @@
-"""Staff screens of the catalog: products with their price chart, outliers, order of sellers, runs."""
+"""Staff screens of the catalog: products with their chart, outliers, order of sellers, ingests."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +37,6 @@ from config import leases
 from config.admin import dashboard
 from config.admin.base import (
     COUNT_LIMIT,
-    BoundedPaginator,
     ReadOnlyAdmin,
     ago,
     badge,
@@ -584,9 +583,7 @@ class IngestRunAdmin(ReadOnlyAdmin):
     @display(description="state", ordering="state")
     def shown_state(self, run):
         if run.state == IngestRun.State.RUNNING and _is_dead(run):
-            return badge(
-                "dead", "bad", "Its process is gone. Ingest the file again: the rest goes in."
-            )
+            return badge("dead", "bad", "Its process is gone. Ingest the file again to go on.")
         return badge(run.state, _RUN_LEVELS[run.state], run.get_state_display())
 
     @display(description="started", ordering="-started_at")
@@ -693,7 +690,7 @@ def tiles():
     """Products, outliers that wait for a verdict, the last ingest."""
     products = SlugSummary.objects.all()[:COUNT_LIMIT].count()
     if products == COUNT_LIMIT:
-        products = max(products, estimated_rows(SlugSummary._meta.db_table))
+        products = max(products, estimated_rows("catalog_slug_summary"))
     snapshots = estimated_rows("product_price_snapshots")
     yield dashboard.Tile(
         title="Products",

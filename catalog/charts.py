@@ -7,6 +7,7 @@ are drawn, not counted.
 from datetime import date, timedelta
 from itertools import groupby
 
+from django.conf import settings
 from django.utils import timezone
 
 from catalog.models import Outlier, PricePoint, SellerPriority, SellerSummary
@@ -20,11 +21,18 @@ HOLDS_DAYS = 7
 
 
 def product_lines(slug: str) -> list[SellerSummary]:
-    """Every line of a product, by staff's order of sellers, then freshest first."""
+    """Every line of a product: by currency, staff's order of sellers, then freshest first."""
     ranks = dict(SellerPriority.objects.values_list("seller", "rank"))
     lines = list(SellerSummary.objects.filter(slug=slug).defer("description", "category_tags"))
     last = max(ranks.values(), default=0) + 1
-    lines.sort(key=lambda line: (ranks.get(line.seller, last), -line.last_at.timestamp()))
+    lines.sort(
+        key=lambda line: (
+            line.currency != settings.CATALOG_DEFAULT_CURRENCY,
+            line.currency,
+            ranks.get(line.seller, last),
+            -line.last_at.timestamp(),
+        )
+    )
     return lines
 
 
@@ -45,15 +53,13 @@ def price_chart(*, slug: str, lines: list[SellerSummary], outliers: list[Outlier
     currencies: dict[str, list[dict]] = {}
     for line in lines:
         days = points.get((line.seller, line.currency))
-        shown = currencies.setdefault(line.currency, [])
-        if days and len(shown) < MAX_LINES:
+        drawn = currencies.setdefault(line.currency, [])
+        if days and len(drawn) < MAX_LINES:
             own = [o for o in outliers if (o.seller, o.currency) == (line.seller, line.currency)]
-            shown.append(_line(line, days, own, colours[line.seller]))
-    return {
-        "currencies": [
-            {"code": code, "lines": drawn} for code, drawn in currencies.items() if drawn
-        ]
-    }
+            drawn.append(_line(line, days, own, colours[line.seller]))
+    shown = [{"code": code, "lines": drawn} for code, drawn in currencies.items() if drawn]
+    shown.sort(key=lambda one: (one["code"] != settings.CATALOG_DEFAULT_CURRENCY, one["code"]))
+    return {"currencies": shown}
 
 
 def discount(line: SellerSummary) -> float:

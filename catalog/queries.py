@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection
 from psycopg import sql
 
-from catalog.slugs import fold, slug
+from catalog.slugs import SLUG_LENGTH, fold, slug
 from config.sqlfiles import queries
 
 AVAILABILITIES = {
@@ -211,7 +211,7 @@ def search_words(q: str) -> list[str]:
     A text without letters or digits (an emoji) is the one word that its slug is made of.
     """
     words = fold(q).split() or [part for part in slug(q).split("-") if part]
-    return words[:WORDS_CAP]
+    return [word[:SLUG_LENGTH] for word in words[:WORDS_CAP]]
 
 
 def product(
@@ -308,14 +308,17 @@ def _conditions(filters: Filters) -> tuple[list[str], dict[str, Any]]:
 def _search_condition(q: str) -> tuple[str, dict[str, Any]]:
     """Cards that have the words, or exactly this product code at some seller."""
     words = search_words(q)
-    if not words:
-        return "false", {"whole": "", "asked": []}
-    query, _ = _search_query(words, similar=False)
-    values = {"words": query, "whole": "-".join(words), "asked": words}
+    values: dict[str, Any] = {"whole": "-".join(words), "asked": words}
     coded = [row["slug"] for row in _rows(queries("catalog")["slugs_of_code"], {"code": q.strip()})]
-    if not coded:
-        return _HAS_WORDS, values
-    return f"{_HAS_WORDS} OR slug = ANY (%(coded)s)", values | {"coded": coded}
+    query, guessed = _search_query(words, similar=False) if words else (None, True)
+    conditions = []
+    if query and not (coded and guessed):
+        conditions.append(_HAS_WORDS)
+        values["words"] = query
+    if coded:
+        conditions.append("slug = ANY (%(coded)s)")
+        values["coded"] = coded
+    return " OR ".join(conditions) or "false", values
 
 
 def _search_query(words: list[str], *, similar: bool) -> tuple[str, bool]:

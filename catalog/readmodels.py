@@ -4,6 +4,7 @@ The SQL stands in `sql/0003_fold.sql`. Here is how much of it one transaction do
 told to people.
 """
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -88,14 +89,15 @@ def _samples() -> list[str]:
         return [_difference(*row) for row in cursor.fetchall()]
 
 
-def _difference(key: str, stored: dict | None, truth: dict | None) -> str:
-    """One difference in words: only the columns that differ."""
+def _difference(key: str, stored: str | None, truth: str | None) -> str:
+    """One difference in words, of two rows as JSON: only the columns that differ."""
     if stored is None or truth is None:
         return f"{key}: {'missing' if stored is None else 'should not be there'}"
+    found = json.loads(stored)
     parts = [
-        f"{column} is {stored[column]}, should be {value}"
-        for column, value in truth.items()
-        if stored[column] != value
+        f"{column} is {found[column]}, should be {value}"
+        for column, value in json.loads(truth).items()
+        if found[column] != value
     ]
     return f"{key}: {'; '.join(parts)}"
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
@@ -74,12 +75,12 @@ def keep_upload(
     folder().mkdir(parents=True, exist_ok=True)
     stamp = timezone.now().astimezone(UTC).strftime(_STAMP)
     path = folder() / f"{stamp}-{secrets.token_hex(4)}-{safe}"
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
     _note(path).write_text(json.dumps({"user": user, "mapping": mapping}), encoding="utf-8")
-    partial.rename(path)
+    part.rename(path)
     return _upload(path)
 
 
@@ -105,7 +106,7 @@ def ingest_waiting(run: Run) -> int:
                 field_map=parse_map(upload.mapping),
                 rejects_path=str(rejects_path(upload.path)),
                 user_label=upload.user,
-                progress=lambda position, size, counts: _progress(run, accepted, counts),
+                progress=partial(_progress, run, accepted),
             )
             accepted += report.counts.accepted
         except SourceError as error:
@@ -124,7 +125,7 @@ def rejects_path(path: Path) -> Path:
 
 
 def original_name(source: str) -> str:
-    """The name that a person knows a source by: an upload's as it was sent, any other's as it is."""
+    """How a person knows a source: an upload by its name as it was sent, any other as it is."""
     path = Path(source)
     found = _STORED.fullmatch(path.name)
     return found[2] if found and path.parent == folder() else source
@@ -140,7 +141,7 @@ def _remove_old() -> None:
                 path.unlink(missing_ok=True)
 
 
-def _progress(run: Run, before: int, counts: Counts) -> None:
+def _progress(run: Run, before: int, position: int, size: int | None, counts: Counts) -> None:
     run.progress(rows=before + counts.accepted)
 
 

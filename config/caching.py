@@ -132,14 +132,18 @@ def script(text: str) -> Callable[..., Any]:
     return lambda keys, args: registered(keys=keys, args=args, client=valkey())
 
 
-def _guarded(name: str, fallback: Any) -> Callable[..., Any]:
+def _guarded(name: str, fallback: Callable[[], Any]) -> Callable[..., Any]:
     original = getattr(RedisCache, name)
 
     @functools.wraps(original)
     def method(self, *args, **kwargs):
-        return attempt(lambda: original(self, *args, **kwargs), fallback)
+        return attempt(lambda: original(self, *args, **kwargs), fallback())
 
     return method
+
+
+def _none() -> None:
+    return None
 
 
 class ResilientCache(RedisCache):
@@ -150,19 +154,19 @@ class ResilientCache(RedisCache):
     django-redis.
     """
 
-    set = _guarded("set", False)
-    add = _guarded("add", False)
-    delete = _guarded("delete", False)
-    touch = _guarded("touch", False)
-    has_key = _guarded("has_key", False)
-    get_many = _guarded("get_many", {})
-    set_many = _guarded("set_many", [])
-    delete_many = _guarded("delete_many", 0)
-    incr = _guarded("incr", None)
-    decr = _guarded("decr", None)
-    clear = _guarded("clear", None)
-    ttl = _guarded("ttl", None)
-    expire = _guarded("expire", False)
+    set = _guarded("set", bool)
+    add = _guarded("add", bool)
+    delete = _guarded("delete", bool)
+    touch = _guarded("touch", bool)
+    has_key = _guarded("has_key", bool)
+    get_many = _guarded("get_many", dict)
+    set_many = _guarded("set_many", list)
+    delete_many = _guarded("delete_many", int)
+    incr = _guarded("incr", _none)
+    decr = _guarded("decr", _none)
+    clear = _guarded("clear", _none)
+    ttl = _guarded("ttl", _none)
+    expire = _guarded("expire", bool)
 
     def get(self, key, default=None, version=None, client=None):
         return attempt(

@@ -1,6 +1,9 @@
-"""The jobs that every installation has: sign of life, partitions ahead, retention."""
+"""What every installation does: sign of life, partitions ahead, retention of the shared tables."""
 
 from datetime import timedelta
+
+from django.conf import settings
+from django.utils import timezone
 
 from config import partitions, retention, runs
 from config.jobs import CANARY, Run, job
@@ -48,3 +51,34 @@ def prune(run: Run) -> int:
     )
     run.detail["incomplete"] = [done.name for done in report if not done.complete]
     return sum(done.rows for done in report)
+
+
+def _job_runs_end() -> dict:
+    return {"before": timezone.now() - timedelta(days=settings.JOB_RUNS_RETENTION_DAYS)}
+
+
+retention.register(
+    retention.Rule(
+        name="job_runs",
+        table="config_jobrun",
+        condition="started_at < %(before)s AND state <> 'running'",
+        parameters=_job_runs_end,
+    )
+)
+# The queue keeps its newest successes by itself (save_limit), but every failure.
+retention.register(
+    retention.Rule(
+        name="queue_failures",
+        table="django_q_task",
+        condition="stopped < %(before)s AND NOT success",
+        parameters=_job_runs_end,
+    )
+)
+retention.register(
+    retention.Rule(
+        name="idempotency_records",
+        table="config_idempotencyrecord",
+        condition="expires_at < now()",
+        parameters=dict,
+    )
+)

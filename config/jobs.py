@@ -15,10 +15,9 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 
-from croniter import croniter
 from django.db import Error, close_old_connections, connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
@@ -41,6 +40,7 @@ MAX_ATTEMPTS = 3
 QUEUE_TIMEOUT_MARGIN = timedelta(seconds=60)
 QUEUE_SCAN_ROWS = 1_000
 
+_UNITS = {"day": timedelta(days=1), "hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
 _FUNCTION = "config.jobs.run_queued"
 _PREFIX = "job:"
 
@@ -67,17 +67,11 @@ class Job:
     def schedule(self) -> str:
         """The schedule in words."""
         if self.every:
-            minutes = int(self.every.total_seconds() // 60)
-            return "every minute" if minutes == 1 else f"every {minutes} minutes"
+            for unit, length in _UNITS.items():
+                count, rest = divmod(self.every, length)
+                if not rest:
+                    return f"every {unit}" if count == 1 else f"every {count} {unit}s"
         return f"cron {self.cron}" if self.cron else "on demand"
-
-    def period(self) -> timedelta | None:
-        """The time between two runs (for cron, between the next two), None for on demand."""
-        if not self.cron:
-            return self.every
-        times = croniter(self.cron, timezone.now())
-        first, second = times.get_next(datetime), times.get_next(datetime)
-        return second - first
 
 
 _jobs: dict[str, Job] = {}

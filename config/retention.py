@@ -65,7 +65,7 @@ def register(rule: Rule) -> Rule:
 
 def all() -> dict[str, Rule]:
     """Every declared rule by name, in the order in which they must run."""
-    autodiscover_modules("retention")
+    autodiscover_modules("retention", "housekeeping")
     return dict(_rules)
 
 

@@ -110,7 +110,7 @@ def execute(
     """
     record = _begin(name, trigger, detail or {})
     if record.state == JobRun.State.SKIPPED:
-        logger.info("%s", describe(record))
+        logger.log(logging.INFO if queued else logging.DEBUG, "%s", describe(record))
         return record
     run = Run(record, timeout, queued=queued)
     error = None
@@ -134,8 +134,10 @@ def execute(
         raise error
     if failed or not mine:
         raise JobFailed(record) from error
-    # Runs with nothing to count, like the canary's every minute, would only fill the log.
-    logger.log(logging.DEBUG if record.rows is None else logging.INFO, "%s", describe(record))
+    # A command reports by itself; and what has nothing to count, like the canary's run every
+    # minute, would only fill the worker's log.
+    quiet = not queued or record.rows is None
+    logger.log(logging.DEBUG if quiet else logging.INFO, "%s", describe(record))
     return record
 
 

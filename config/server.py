@@ -9,20 +9,17 @@ import ctypes
 import fcntl
 import ipaddress
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import embedded
+from config import embedded, web
 
 PROJECT = embedded.PROJECT
 LOOPBACK = "localhost,127.0.0.1,[::1]"
@@ -103,7 +100,7 @@ def main() -> None:
             _environment(var, options.host)
             with embedded.session(announce=say):
                 _prepare(options)
-                _serve(var, options)
+                _serve(options)
     except KeyboardInterrupt:
         sys.exit(130)
     except embedded.EmbeddedError as error:
@@ -113,29 +110,11 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="script/server", description=__doc__.split("\n")[0])
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="port (%(default)s)")
-    parser.add_argument("--no-demo", action="store_true", help="leave an empty database empty")
-    parser.add_argument(
-        "--workers",
-        type=_positive,
-        default=os.cpu_count() or 1,
-        help="web server processes (one per core: %(default)s)",
+    parser = argparse.ArgumentParser(
+        prog="script/server", description=__doc__.splitlines()[0], parents=[web.parser()]
     )
+    parser.add_argument("--no-demo", action="store_true", help="leave an empty database empty")
     return parser.parse_args()
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 256:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 to 256")
-    return int(text)
 
 
 @contextmanager
@@ -150,7 +129,7 @@ def _only_server(var: Path, options: argparse.Namespace) -> Iterator[None]:
             lock.seek(0)
             sys.exit(f"Spyglass already runs here ({lock.read().strip()}): stop that one first.")
         lock.truncate(0)
-        lock.write(f"process {os.getpid()}, {_address(options)}")
+        lock.write(f"process {os.getpid()}, {web.address(options)}")
         lock.flush()
         yield
 
@@ -210,18 +189,16 @@ def _prepare(options: argparse.Namespace) -> None:
         sys.exit(f"The database could not be prepared ({_ending(code)}); the reason is above.")
 
 
-def _serve(var: Path, options: argparse.Namespace) -> None:
-    metrics = var / "metrics"  # counters of processes that are gone
-    shutil.rmtree(metrics, ignore_errors=True)
-    metrics.mkdir()
-    web = Part("web server", web_command(options), web_environment(metrics), patience=10)
-    worker_command = [sys.executable, "manage.py", "worker"]
-    worker = Part("worker", worker_command, {"PROCESS_ROLE": "worker"}, patience=35)
-    parts = [web, worker]
+def _serve(options: argparse.Namespace) -> None:
+    listen = ["--host", options.host, "--port", str(options.port)]
+    server = [sys.executable, "-m", "config.web", *listen, "--workers", str(options.workers)]
+    worker = [sys.executable, "manage.py", "worker"]
+    parts = [
+        Part("web server", server, {}, patience=10),
+        Part("worker", worker, {"PROCESS_ROLE": "worker"}, patience=35),
+    ]
     impatient = True  # until everything runs there is nothing to wait for
     try:
-        for part in parts:
-            part.tend()
         _await_web(options, parts)
         _say_addresses(options)
         impatient = False
@@ -235,35 +212,14 @@ def _serve(var: Path, options: argparse.Namespace) -> None:
         _stop(parts, impatient=impatient)
 
 
-def web_command(options: argparse.Namespace) -> list[str]:
-    """The web server's command line; the container image runs the same."""
-    return [
-        *(sys.executable, "-m", "granian", "config.wsgi:application", "--interface", "wsgi"),
-        *("--host", options.host, "--port", str(options.port)),
-        *("--workers", str(options.workers), "--blocking-threads", "4"),
-        *("--respawn-failed-workers", "--no-ws", "--log-level", "warning"),
-    ]
-
-
-def web_environment(metrics: Path) -> dict[str, str]:
-    return {"PROCESS_ROLE": "web", "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-
-
 def _await_web(options: argparse.Namespace, parts: list[Part]) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    request = urllib.request.Request(  # noqa: S310 - our own http address
-        f"{_address(options)}/health/live", headers={"Host": "localhost"}
-    )
     while time.monotonic() < deadline:
         for part in parts:
             part.tend()
-        try:
-            with urllib.request.urlopen(request, timeout=2):  # noqa: S310 - the same
-                return
-        except urllib.error.HTTPError:
+        if web.answers(options):
             return
-        except OSError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     say(f"The web server has not answered for {READY_SECONDS} s; its messages are above.")
 
 
@@ -279,13 +235,8 @@ def _stop(parts: list[Part], *, impatient: bool) -> None:
             part.wait(impatient=True)
 
 
-def _address(options: argparse.Namespace) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104
-    return f"http://[{host}]:{options.port}" if ":" in host else f"http://{host}:{options.port}"
-
-
 def _say_addresses(options: argparse.Namespace) -> None:
-    base = _address(options)
+    base = web.address(options)
     say(
         f"\nSpyglass runs; Ctrl-C stops it.\n"
         f"  API docs  {base}/api/docs\n"

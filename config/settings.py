@@ -231,6 +231,7 @@ SPECTACULAR_SETTINGS = {
 
 # --- Pages, files, time -----------------------------------------------------------------------
 
+LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
 STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
 STORAGES = {
@@ -248,7 +249,6 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 
-
 def _screen(title: str, icon: str, app: str, model: str) -> dict:
     """A link of the admin's navigation, for those who may see the list behind it."""
     return {
@@ -264,6 +264,13 @@ UNFOLD = {
     "SITE_HEADER": "Spyglass",
     "SITE_URL": reverse_lazy("api-docs"),
     "SITE_SYMBOL": "travel_explore",
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("config/favicon.svg"),
+        }
+    ],
     "SHOW_HISTORY": True,
     "STYLES": [lambda request: static("config/staff.css")],
     "DASHBOARD_CALLBACK": "config.admin.dashboard.callback",

@@ -94,7 +94,10 @@ def _empty_cache() -> None:
     """No test sees what another one cached."""
     from django.core.cache import cache
 
+    from config import caching
+
     cache.delete_pattern("*")
+    caching.forget()
 
 
 @pytest.fixture

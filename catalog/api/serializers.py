@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.parsers import BaseParser
@@ -78,7 +77,7 @@ class CatalogQuery(QuerySerializer):
     page = serializers.IntegerField(
         min_value=1,
         default=1,
-        help_text=f"Numbered pages reach {PAGE_DEPTH_CAP:,} rows deep; `cursor` goes on from there.",
+        help_text=f"Numbered pages reach {PAGE_DEPTH_CAP:,} rows deep; `cursor` goes on.",
     )
     page_size = serializers.IntegerField(min_value=1, max_value=100, default=50)
     cursor = serializers.CharField(

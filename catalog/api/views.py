@@ -244,13 +244,19 @@ class SnapshotsView(APIView):
         with idempotent(request, "snapshots") as once:
             if once.replay:
                 return once.replay
-            outcomes = record_snapshots(
+            answer = Response(headers={"Cache-Control": "no-store"})
+
+            def finish(outcomes: list[Outcome]) -> None:
+                answer.data = _report(outcomes)
+                once.store(answer)
+
+            record_snapshots(
                 rows=serializers.snapshot_rows(request.data),
                 source="api",
                 user_label=request.user.get_username(),
-                finish=lambda outcomes: once.store(Response(_report(outcomes))),
+                finish=finish,
             )
-            return Response(_report(outcomes), headers={"Cache-Control": "no-store"})
+            return answer
 
 
 class _Moved(Exception):

@@ -144,7 +144,7 @@ ORDER BY position
 -- name: compare_stage
 -- What stands in the place of staged rows that did not go in, one index look-up each: LIMIT keeps
 -- the planner from a hash join over whole months. A statement of its own, to see what a concurrent
--- ingest committed in the meantime.
+-- ingest committed in the meantime. The cast makes the planner hash the positions.
 SELECT s.position, s.price, p.price
 FROM catalog_stage AS s
 CROSS JOIN LATERAL (
@@ -157,7 +157,7 @@ CROSS JOIN LATERAL (
         AND p.currency = s.currency
     LIMIT 1
 ) AS p
-WHERE s.position = ANY(%(positions)s)
+WHERE s.position = ANY(%(positions)s::integer[])
 ORDER BY s.position
 
 -- name: catalog_page
@@ -188,29 +188,32 @@ WHERE product_code = %(code)s AND product_code <> '' LIMIT 100
 
 -- name: search_query
 -- Words as a tsquery: each as a prefix where some product has such a word, else what it may have
--- meant; `similar` adds that to the words that exist too. LIMITs bound what one word costs.
+-- meant; `similar` adds that to the words that exist too. LIMITs bound what one word costs. A word
+-- with a digit is not guessed at: 501 is another size than 500.
 SELECT
     string_agg('(' || alternatives || ')', ' & ' ORDER BY position),
-    bool_or(NOT known)
+    bool_or(NOT known AND guessable)
 FROM (
     SELECT
         position,
         known,
+        guessable,
         concat_ws(
             '|',
             CASE WHEN known THEN quote_literal(word) || ':*' END,
-            CASE WHEN NOT known OR %(similar)s THEN coalesce(
+            CASE WHEN NOT guessable THEN quote_literal(word)
+                WHEN NOT known OR %(similar)s THEN coalesce(
                 (
                     SELECT string_agg(quote_literal(near.word), '|')
                     FROM (
                         SELECT w.word
                         FROM catalog_word_variants AS v
                         JOIN catalog_words AS w USING (word)
-                        WHERE length(asked.word) >= 3 AND v.variant = ANY (ARRAY(
+                        WHERE length(asked.word) BETWEEN 3 AND 25 AND v.variant = ANY (ARRAY(
                             SELECT asked.word
                             UNION
                             SELECT left(asked.word, i - 1) || substr(asked.word, i + 1)
-                            FROM generate_series(1, length(asked.word)) AS i
+                            FROM generate_series(1, least(length(asked.word), 25)) AS i
                         ))
                         GROUP BY w.word, w.products
                         ORDER BY similarity(w.word, asked.word) DESC, w.products DESC, w.word
@@ -222,7 +225,7 @@ FROM (
                     FROM (
                         SELECT word
                         FROM catalog_words
-                        WHERE length(asked.word) >= 5 AND word %% asked.word
+                        WHERE length(asked.word) BETWEEN 5 AND 40 AND word %% asked.word
                         ORDER BY similarity(word, asked.word) DESC, products DESC, word
                         LIMIT 3
                     ) AS near
@@ -234,6 +237,7 @@ FROM (
         SELECT
             word,
             position,
+            word !~ '[0-9]' AS guessable,
             EXISTS (
                 SELECT FROM catalog_words AS w
                 WHERE w.word >= asked.word AND w.word < asked.word || chr(1114111)

@@ -471,8 +471,10 @@ def test_two_ingests_of_one_file_at_once(tmp_path, monkeypatch):
     assert sum(report.counts.accepted for report in reports) == len(stored())
     for report in reports:
         counts = report.counts
-        assert counts.rows_read == 10_000 == (
-            counts.accepted + counts.duplicate + counts.conflicts + counts.rejected
+        assert (
+            counts.rows_read
+            == 10_000
+            == (counts.accepted + counts.duplicate + counts.conflicts + counts.rejected)
         )
 
 

@@ -142,7 +142,9 @@ def test_a_line_without_end_is_not_held_in_memory(tmp_path):
 
 def test_missing_columns_are_named_before_anything_is_read(tmp_path):
     path = write(tmp_path, "product_name,price,when\nRice,1,2025-10-01\n")
-    with pytest.raises(SourceError, match=r"no column for seller, currency, scraped_at; it has pro"):
+    with pytest.raises(
+        SourceError, match=r"no column for seller, currency, scraped_at; it has pro"
+    ):
         Source(path)
     with pytest.raises(SourceError, match=r"scraped_at \(as nope\)"):
         Source(path, field_map=parse_map(["scraped_at=nope", "seller=:a", "currency=:EUR"]))
@@ -291,9 +293,7 @@ def test_what_the_csv_module_writes_is_read_back(tmp_path, rows, block):
 def test_any_lines_get_an_answer_and_good_ones_survive(tmp_path, lines):
     text = csv_lines(*lines).encode("latin-1")
     got = records(write(tmp_path, text))
-    assert all(
-        values.reason in REASONS for _, _, values in got if isinstance(values, Rejection)
-    )
+    assert all(values.reason in REASONS for _, _, values in got if isinstance(values, Rejection))
     assert [line for line, _, _ in got] == sorted({line for line, _, _ in got})
     swallowed = sum(raw.count(ROW) for _, raw, _ in got if raw != ROW)
     assert sum(raw == ROW for _, raw, _ in got) + swallowed >= lines.count(ROW)

@@ -9,14 +9,6 @@ from config import caching
 from config.embedded import ValkeyServer
 
 
-@pytest.fixture(autouse=True)
-def _fresh_process() -> Iterator[None]:
-    """Each test starts as a process that has seen nothing."""
-    caching.forget()
-    yield
-    caching.forget()
-
-
 @pytest.fixture
 def own_valkey(valkey: ValkeyServer, settings) -> Iterator[ValkeyServer]:
     """The cache runs on a Valkey that the test may stop."""

@@ -14,6 +14,7 @@
   const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "pentagon"];
   const GLYPHS = { suspect: "?", confirmed: "✓", accepted: "✓", rejected: "×" };
   const RANGES = [["30 d", 30, "30 days"], ["90 d", 90, "90 days"], ["1 y", 365, "1 year"], ["All", 0, "all"]];
+  const JUMP_PIXELS = 5;
   const TABLE_ROWS = 1_000;
   const language = document.documentElement.lang || "en";
 
@@ -68,19 +69,19 @@
 
   /** Points of a marker of `size` around (x, y), as an SVG path. */
   const shapePath = (shape, x, y, size) => {
-    const polygon = (corners, turn) => {
+    const polygon = (corners, turn, radius = size) => {
       const points = [];
       for (let i = 0; i < corners; i += 1) {
         const angle = turn + (i * 2 * Math.PI) / corners;
-        points.push(`${(x + size * Math.cos(angle)).toFixed(1)} ${(y + size * Math.sin(angle)).toFixed(1)}`);
+        points.push(`${(x + radius * Math.cos(angle)).toFixed(1)} ${(y + radius * Math.sin(angle)).toFixed(1)}`);
       }
       return `M${points.join("L")}Z`;
     };
     switch (shape) {
       case "square": return polygon(4, Math.PI / 4);
-      case "triangle": return polygon(3, -Math.PI / 2);
-      case "diamond": return polygon(4, 0);
-      case "pentagon": return polygon(5, -Math.PI / 2);
+      case "triangle": return polygon(3, -Math.PI / 2, size * 1.25);
+      case "diamond": return polygon(4, 0, size * 1.2);
+      case "pentagon": return polygon(5, -Math.PI / 2, size * 1.1);
       case "hexagon": return polygon(6, 0);
       case "cross": {
         const s = size * 0.85;
@@ -113,6 +114,8 @@
       this.shown = true;
       this.afterGap = new Set(data.gaps);
       this.slot = data.colour % DASHES.length;
+      // From the seventh seller on a colour comes again, with another marker.
+      this.shape = SHAPES[(data.colour + Math.floor(data.colour / SHAPES.length)) % SHAPES.length];
       this.lastDay = this.days.length ? this.days[this.days.length - 1] : -Infinity;
     }
 
@@ -228,7 +231,7 @@
     sample(line) {
       const picture = svg("svg", { class: "pc-sample", viewBox: "0 0 34 14", width: 34, height: 14, "aria-hidden": "true" });
       svg("path", { class: "pc-line", d: "M1 7H33", "stroke-dasharray": DASHES[line.slot] }, picture);
-      svg("path", { class: `pc-marker pc-${SHAPES[line.slot]}`, d: shapePath(SHAPES[line.slot], 17, 7, 4.5) }, picture);
+      svg("path", { class: `pc-marker pc-${line.shape}`, d: shapePath(line.shape, 17, 7, 4.5) }, picture);
       return picture;
     }
 
@@ -252,7 +255,7 @@
     draw() {
       this.width = Math.max(260, Math.floor(this.plot.clientWidth));
       this.small = this.width < 600;
-      this.height = Math.round(Math.min(460, Math.max(290, this.width * 0.42)));
+      this.height = Math.round(Math.min(480, Math.max(320, this.width * 0.44)));
       this.start = this.range ? Math.max(this.firstDay, this.endDay - this.range) : this.firstDay;
       this.picture.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
       this.picture.setAttribute("width", this.width);
@@ -271,8 +274,9 @@
         svg("text", { class: "pc-empty", x: (this.left + this.right) / 2, y: (this.top + this.bottom) / 2, "text-anchor": "middle" },
           this.picture, "No seller is switched on.");
       }
-      this.drawPriorLows();
+      const labels = this.drawPriorLows();
       for (const line of this.visible) this.drawLine(line);
+      this.labelPriorLows(labels);
       for (const line of this.visible) this.drawOutliers(line);
       if (!this.small) this.drawEndLabels();
       this.crosshair = svg("g", { class: "pc-cross" }, this.picture);
@@ -294,9 +298,9 @@
       for (const line of this.reduced()) include(line.priorLow);
       if (!Number.isFinite(low)) [low, high] = [0, 1];
       const room = (high - low || high * 0.1 || 1) * 0.08;
-      const step = niceStep((high - low + 2 * room) / (this.small ? 4 : 6));
-      this.low = Math.max(0, Math.floor((low - room) / step) * step);
-      this.high = Math.ceil((high + room) / step) * step;
+      this.low = Math.max(0, low - room);
+      this.high = high + room;
+      const step = niceStep((this.high - this.low) / (this.small ? 5 : 6));
       this.step = step;
       const digits = step >= 1 && Number.isInteger(step) ? 0 : step >= 0.1 ? 2 : 4;
       this.tickMoney = moneyFormat(this.currency, digits);
@@ -321,7 +325,8 @@
 
     drawAxes() {
       const group = svg("g", { class: "pc-axes", "aria-hidden": "true" }, this.picture);
-      for (let value = this.low; value <= this.high + this.step / 1000; value += this.step) {
+      for (let count = Math.ceil(this.low / this.step); count * this.step <= this.high; count += 1) {
+        const value = count * this.step;
         const y = Math.round(this.y(value)) + 0.5;
         svg("line", { class: "pc-grid", x1: this.left, x2: this.right, y1: y, y2: y }, group);
         svg("text", { class: "pc-tick", x: this.left - 8, y: y + 4, "text-anchor": "end" }, group, this.tickMoney(value));
@@ -363,6 +368,7 @@
     drawLine(line) {
       const group = svg("g", { class: `pc-seller pc-c${line.slot}`, "data-seller": line.seller }, this.clip);
       const seen = [];
+      const jumps = [];
       const unseen = [];
       let at = Math.max(0, lastUpTo(line.days, this.start));
       let x = this.x(line.days[at]);
@@ -377,13 +383,20 @@
           unseen.push(`M${held.toFixed(1)} ${y.toFixed(1)}H${nextX.toFixed(1)}V${nextY.toFixed(1)}`);
         } else {
           seen.push(`H${nextX.toFixed(1)}`);
-          if (nextY !== y) seen.push(`V${nextY.toFixed(1)}`);
+          if (Math.abs(nextY - y) > JUMP_PIXELS) {
+            // Drawn apart, and lightly: five sellers' jumps at full weight would hide the prices.
+            jumps.push(`M${nextX.toFixed(1)} ${y.toFixed(1)}V${nextY.toFixed(1)}`);
+            seen.push(`M${nextX.toFixed(1)} ${nextY.toFixed(1)}`);
+          } else if (nextY !== y) {
+            seen.push(`V${nextY.toFixed(1)}`);
+          }
         }
         x = nextX;
         y = nextY;
       }
       seen.push(`H${this.x(line.lastDay + 1).toFixed(1)}`);
       if (unseen.length) svg("path", { class: "pc-unseen", d: unseen.join("") }, group);
+      svg("path", { class: "pc-jump", d: jumps.join("") }, group);
       svg("path", { class: "pc-halo", d: seen.join("") }, group);
       svg("path", { class: "pc-line", d: seen.join(""), "stroke-dasharray": DASHES[line.slot] }, group);
       this.drawMarkers(line, group);
@@ -396,9 +409,9 @@
       const path = [];
       for (let x = this.left + offset; x < this.right; x += every) {
         const there = line.on(this.dayAt(x));
-        if (there?.seen) path.push(shapePath(SHAPES[line.slot], x, this.y(there.price), 4.5));
+        if (there?.seen) path.push(shapePath(line.shape, x, this.y(there.price), 4.5));
       }
-      svg("path", { class: `pc-marker pc-${SHAPES[line.slot]}`, d: path.join("") }, group);
+      svg("path", { class: `pc-marker pc-${line.shape}`, d: path.join("") }, group);
     }
 
     drawPriorLows() {
@@ -413,13 +426,22 @@
           for (const x of [from, to]) svg("line", { class: "pc-prior-end", x1: x, x2: x, y1: y - 7, y2: y + 7 }, group);
         }
         svg("line", { class: "pc-prior-line", x1: from, x2: this.right, y1: y, y2: y }, group);
-        placed.push({ line, y: y - 8, x: Math.min(this.right - 6, Math.max(to, this.left + 210)) });
+        placed.push({ line, y: y + 17, x: Math.min(this.right - 6, Math.max(to, this.left + 250)) });
       }
-      for (const label of spread(placed, 15, this.top + 10, this.bottom - 6)) {
-        const seller = this.small ? "" : ` · ${label.line.seller}`;
-        svg("text", {
-          class: `pc-prior-label pc-c${label.line.slot}`, x: label.x, y: label.at, "text-anchor": "end", "data-seller": label.line.seller,
-        }, this.clip, `30-day prior low ${this.money(label.line.priorLow)}${seller}`);
+      return placed;
+    }
+
+    labelPriorLows(labels) {
+      for (const label of spread(labels, 20, this.top + 10, this.bottom - 6)) {
+        const { line } = label;
+        const text = `30-day prior low ${this.money(line.priorLow)}${this.small ? "" : ` · ${line.seller}`}`;
+        const group = svg("g", { class: `pc-prior pc-c${line.slot}`, "data-seller": line.seller }, this.picture);
+        const pill = svg("rect", { class: "pc-pill", rx: 4 }, group);
+        const words = svg("text", { class: "pc-prior-label", x: label.x, y: label.at, "text-anchor": "end" }, group, text);
+        const box = words.getBBox();
+        for (const [key, value] of Object.entries({ x: box.x - 5, y: box.y - 1, width: box.width + 10, height: box.height + 2 })) {
+          pill.setAttribute(key, value);
+        }
       }
     }
 
@@ -435,9 +457,9 @@
         svg("path", { class: "pc-hexagon", d: shapePath("hexagon", x, y, 9) }, group);
         svg("text", { class: "pc-glyph", x, y: y + 4, "text-anchor": "middle" }, group, GLYPHS[outlier.state]);
         if (above || below) {
-          const left = x > this.right - 90;
+          const left = x > this.right - (this.small ? 30 : 90);
           svg("text", { class: "pc-outlier-price", x: x + (left ? -14 : 14), y: y + 4, "text-anchor": left ? "end" : "start" },
-            group, `${above ? "↑" : "↓"} ${this.money(outlier.price)}`);
+            group, `${above ? "↑" : "↓"}${this.small ? "" : ` ${this.money(outlier.price)}`}`);
         }
       }
     }
@@ -448,7 +470,7 @@
         const group = svg("g", { class: `pc-end pc-c${line.slot}`, "data-seller": line.seller, "aria-hidden": "true" }, this.picture);
         const from = Math.min(this.right, this.x(line.lastDay + 1));
         svg("path", { class: "pc-leader", d: `M${from + 2} ${y}L${this.right + 14} ${at}` }, group);
-        svg("path", { class: `pc-marker pc-${SHAPES[line.slot]}`, d: shapePath(SHAPES[line.slot], this.right + 20, at, 4) }, group);
+        svg("path", { class: `pc-marker pc-${line.shape}`, d: shapePath(line.shape, this.right + 20, at, 4) }, group);
         const name = line.seller.length > 15 ? `${line.seller.slice(0, 14)}…` : line.seller;
         svg("text", { class: "pc-end-label", x: this.right + 29, y: at + 4 }, group, name);
       }

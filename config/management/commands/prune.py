@@ -24,7 +24,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser):
-        parser.add_argument("names", nargs="*", metavar="NAME", help="rules or tables; default: all")
+        parser.add_argument(
+            "names", nargs="*", metavar="NAME", help="rules or tables; default: all"
+        )
         parser.add_argument("--dry-run", action="store_true", help="count, remove nothing")
         parser.add_argument(
             "--budget",

@@ -13,7 +13,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser):
-        parser.add_argument("names", nargs="*", metavar="NAME", help="read models or apps; default: all")
+        parser.add_argument(
+            "names", nargs="*", metavar="NAME", help="read models or apps; default: all"
+        )
         parser.add_argument("--fix", action="store_true", help="mend what differs")
 
     def handle(self, *args, names, fix, verbosity, **options):

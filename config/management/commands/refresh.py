@@ -12,7 +12,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser):
-        parser.add_argument("names", nargs="*", metavar="NAME", help="read models or apps; default: all")
+        parser.add_argument(
+            "names", nargs="*", metavar="NAME", help="read models or apps; default: all"
+        )
         parser.add_argument("--full", action="store_true", help="rebuild from the base tables")
 
     def handle(self, *args, names, full, verbosity, **options):

@@ -1,0 +1,53 @@
+"""A filled catalog, and a process that remembers nothing between tests."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from config import caching
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(settings) -> Iterator[None]:
+    """Each test starts as a process that has seen nothing, and as callers without a limit."""
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "DEFAULT_THROTTLE_RATES": {"address": "off", "token": "off"},
+    }
+    settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
+    caching.forget()
+    yield
+    caching.forget()
+
+
+@pytest.fixture
+def stock(db) -> Callable[..., None]:
+    """`stock({"product_name": …, "price": …}, …)` records snapshots and refreshes."""
+    from catalog.actions import record_snapshots
+    from config import readmodels
+
+    def fill(*rows: dict) -> None:
+        defaults = {
+            "seller": "kritikos",
+            "currency": "EUR",
+            "scraped_at": "2025-11-10T06:00:00Z",
+            "price": "1",
+        }
+        outcomes = record_snapshots(rows=[defaults | row for row in rows], source="test")
+        assert {outcome.outcome for outcome in outcomes} <= {"accepted"}, outcomes
+        for model in readmodels.select(["catalog"]):
+            readmodels.refresh(model)
+        caching.forget()
+
+    return fill
+
+
+@pytest.fixture
+def ingest_token(db) -> str:
+    """The secret of a token that may ingest."""
+    from django.contrib.auth import get_user_model
+
+    from config.tokens import issue_token
+
+    user = get_user_model().objects.create_user("scraper")
+    return issue_token(user=user, name="", scopes=["ingest"], lifetime=None)[1]

@@ -1,0 +1,96 @@
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from config import partitions
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TABLE = "spyglass_test_events"
+
+
+@pytest.fixture
+def events():
+    """A partitioned table of this test's own, by day."""
+    dropped = []
+    declared = partitions.register(
+        partitions.PartitionedTable(
+            name=TABLE,
+            column="at",
+            unit="day",
+            ahead=2,
+            keep=lambda: 3,
+            before_drop=lambda cursor, name: dropped.append(name),
+        )
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE {TABLE} (id bigint, at timestamptz NOT NULL, PRIMARY KEY (id, at))"
+            " PARTITION BY RANGE (at)"
+        )
+    yield dropped
+    partitions.drop_leftovers(TABLE)
+    partitions._tables.pop(declared.name)
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE {TABLE}")
+
+
+def names():
+    return [part.name for part in partitions.existing(TABLE)]
+
+
+def days_ago(days: int) -> date:
+    return timezone.now().date() - timedelta(days=days)
+
+
+def test_ahead_makes_today_and_the_declared_number_after_it(events):
+    made = partitions.ensure_ahead(TABLE)
+    assert len(made) == 3
+    assert names() == made
+    assert partitions.ensure_ahead(TABLE) == []
+    assert partitions.missing_ahead(TABLE) == 0
+
+
+def test_ensure_covers_both_ends(events):
+    start = datetime(2024, 2, 28, 23, 59, tzinfo=UTC)
+    partitions.ensure(TABLE, start, start + timedelta(days=1, minutes=1))
+    assert names() == [f"{TABLE}_y2024m02d28", f"{TABLE}_y2024m02d29", f"{TABLE}_y2024m03d01"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {TABLE} VALUES (1, %s)", [start])
+
+
+def test_expired_partitions_are_dropped_and_the_kept_ones_stay(events):
+    partitions.ensure(TABLE, days_ago(6), days_ago(0))
+    due = partitions.expired(TABLE)
+    assert [part.start for part in due] == [days_ago(6), days_ago(5), days_ago(4)]
+    for part in due:
+        partitions.drop(TABLE, part)
+    assert len(names()) == 4
+    assert events == [part.name for part in due]
+
+
+def test_a_drop_that_died_half_way_is_finished_by_the_next_run(events):
+    partitions.ensure(TABLE, days_ago(6), days_ago(0))
+    victim = partitions.expired(TABLE)[0].name
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {victim} CONCURRENTLY")
+    assert partitions.drop_leftovers(TABLE) == [victim]
+    assert events == [victim]
+    assert partitions.drop_leftovers(TABLE) == []
+
+
+def test_an_unknown_table_is_named(events):
+    with pytest.raises(partitions.UnknownTable, match="nope"):
+        partitions.ensure("nope", days_ago(0), days_ago(0))
+
+
+def test_month_names_and_bounds():
+    declared = partitions.get("product_price_snapshots")
+    part = partitions._period(declared, date(2025, 12, 31))
+    assert (part.name, part.start, part.end) == (
+        "product_price_snapshots_y2025m12",
+        date(2025, 12, 1),
+        date(2026, 1, 1),
+    )
