@@ -18,6 +18,7 @@ WITH history AS MATERIALIZED (
         dense_rank() OVER (ORDER BY s.slug, s.seller, s.currency)::integer AS line,
         s.slug, s.seller, s.currency, s.scraped_at,
         CASE WHEN o.id IS NULL THEN s.price END AS price,
+        s.price AS seen_price,
         s.is_available, s.is_preorder, s.observations, s.code_and_name, s.details_id
     FROM (
         SELECT
@@ -59,7 +60,9 @@ total AS (
     SELECT
         line, min(scraped_at) AS first_at,
         max(scraped_at) FILTER (WHERE price IS NOT NULL) AS last_price_at,
-        min(price) AS lowest, max(price) AS highest, sum(observations)::bigint AS observations
+        min(price) AS lowest, max(price) AS highest,
+        min(seen_price) AS seen_low, max(seen_price) AS seen_high,
+        sum(observations)::bigint AS observations
     FROM history
     GROUP BY line
 ),
@@ -110,9 +113,11 @@ SELECT
     coalesce(d.category_tags, '{}') AS category_tags,
     coalesce(d.hero_image_url, '') AS hero_image_url,
     coalesce(d.description, '') AS description,
+    detailed.scraped_at AS details_at,
     total.first_at, newest.last_at, newest.is_available, newest.is_preorder,
     run.last_price, total.last_price_at, run.price_since, run.previous_price, prior.prior_low,
-    total.lowest, total.highest, total.observations, points.price_points
+    total.lowest, total.highest, total.seen_low, total.seen_high, total.observations,
+    points.price_points
 FROM newest
 JOIN total USING (line)
 LEFT JOIN points USING (line)
@@ -147,14 +152,11 @@ ANALYZE bench_slug_seller_summary, bench_slug_summary;
 _DIFFERENCES = """
 SELECT
     (SELECT count(*) FROM (
+        TABLE catalog_slug_seller_summary EXCEPT ALL
         SELECT slug, seller, currency, name, product_code, category_tags, hero_image_url,
-            description, first_at, last_at, is_available, is_preorder, last_price, last_price_at,
-            price_since, previous_price, prior_low, lowest, highest, observations
-        FROM catalog_slug_seller_summary
-        EXCEPT ALL
-        SELECT slug, seller, currency, name, product_code, category_tags, hero_image_url,
-            description, first_at, last_at, is_available, is_preorder, last_price, last_price_at,
-            price_since, previous_price, prior_low, lowest, highest, observations
+            description, details_at, first_at, last_at, is_available, is_preorder, last_price,
+            last_price_at, price_since, previous_price, prior_low, lowest, highest, seen_low,
+            seen_high, observations
         FROM bench_slug_seller_summary) AS lines)
     + (SELECT count(*) FROM (
         TABLE catalog_slug_summary EXCEPT ALL TABLE bench_slug_summary) AS cards)

@@ -12,7 +12,6 @@ import os
 import queue
 import random
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -43,7 +42,6 @@ KEPT_REJECTS = 1_000  # of each run, and as many conflicts: for the admin; the f
 KEPT_RAW = 1_000
 _FILE_RAW = 10_000
 _ATTEMPTS = 5
-_SWITCH_SECONDS = 0.0005
 _PRESUMED_DEAD = timedelta(days=1)
 
 
@@ -319,17 +317,12 @@ def _ahead(chunks: Iterator[_Chunk]) -> Iterator[Iterator[_Chunk]]:
             yield item
 
     thread = threading.Thread(target=work, name="ingest-reader", daemon=True)
-    interval = sys.getswitchinterval()
-    # The reader computes, this thread mostly waits for PostgreSQL: with the usual 5 ms it would
-    # get its turn that late after each of the many pieces of a COPY.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     thread.start()
     try:
         yield read()
     finally:
         stopped.set()
         thread.join()
-        sys.setswitchinterval(interval)
 
 
 def _start_run(source: str, user_label: str) -> IngestRun:

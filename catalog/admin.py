@@ -15,6 +15,7 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.safestring import mark_safe
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import DropdownFilter
@@ -164,7 +165,7 @@ class ProductAdmin(ReadOnlyAdmin):
             return format_html('<span class="sg-soft">{}</span>', "none now")
         parts = ((money(offer["price"], code), offer["seller"]) for code, offer in offers)
         line = '<span class="sg-price">{}</span> <span class="sg-soft sg-small">{}</span>'
-        return format_html_join(format_html("<br>"), line, parts)
+        return format_html_join(mark_safe("<br>"), line, parts)
 
     @display(description="discount", ordering="discount")
     def reduced(self, card):
@@ -460,7 +461,7 @@ class RejectInline(TabularInline):
 
     @display(description="reason")
     def shown_reason(self, reject):
-        text = REASONS.get(reject.reason, "another price stands under the same key")
+        text = REASONS.get(reject.reason, "")
         return format_html('{}<br><span class="sg-soft sg-small">{}</span>', reject.reason, text)
 
     @display(description="row")
@@ -500,15 +501,14 @@ class IngestRunAdmin(ReadOnlyAdmin):
     fields = (
         ("name", "shown_state"),
         ("started_at", "took"),
-        ("read", "new", "again", "other_price", "refused"),
+        "counted",
         "why",
         "rejects_file",
         "shown_error",
         ("by", "process", "source_hash"),
     )
     readonly_fields = (
-        "name", "shown_state", "took", "read", "new", "again", "other_price", "refused", "why",
-        "rejects_file", "shown_error", "by", "process",
+        "name", "shown_state", "took", "counted", "why", "rejects_file", "shown_error", "by", "process",
     )  # fmt: skip
 
     def get_urls(self):
@@ -614,6 +614,18 @@ class IngestRunAdmin(ReadOnlyAdmin):
     def refused(self, run):
         return _alarming(run.rejected)
 
+    @display(description="rows")
+    def counted(self, run):
+        counts = (
+            ("read", number(run.rows_read)),
+            ("accepted", number(run.accepted)),
+            ("duplicate", number(run.duplicate)),
+            ("conflicts", _alarming(run.conflicts)),
+            ("rejected", _alarming(run.rejected)),
+        )
+        facts = format_html_join("", "<div><dt>{}</dt><dd>{}</dd></div>", counts)
+        return format_html('<dl class="sg-facts" style="margin:0">{}</dl>', facts)
+
     @display(description="by", ordering="user_label")
     def by(self, run):
         return run.user_label or "–"
@@ -695,7 +707,7 @@ def tiles():
     yield dashboard.Tile(
         title="Products",
         value=f"{products:,}",
-        note=f"about {snapshots:,} price snapshots",
+        note=f"about {snapshots:,} price snapshots" if snapshots else "from price snapshots",
         link=reverse("admin:catalog_slugsummary_changelist"),
         permission="catalog.view_slugsummary",
     )

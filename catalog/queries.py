@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from django.db import connection
@@ -97,6 +98,12 @@ class Filters:
     categories: tuple[str, ...] = ()
     q: str = ""
 
+    @cached_property
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """What matches, as SQL with its parameters. Looks a search text up, once."""
+        conditions, parameters = _conditions(self)
+        return _all_of(conditions), parameters
+
 
 @dataclass(frozen=True)
 class CardPage:
@@ -138,14 +145,13 @@ def catalog_page(
 ) -> CardPage:
     """A page of cards: `offset` rows in, or behind the position `after`."""
     order = SORTS[sort]
-    conditions, parameters = _conditions(filters)
+    where, parameters = filters.condition
+    parameters = parameters | {"limit": limit + 1, "offset": offset}
     if after is not None:
-        conditions.append(order.after)
+        where = _all_of([where, order.after])
         parameters |= {"after_key": after[0], "after_slug": after[1]}
-    statement = _composed(
-        "catalog_page", where=_all_of(conditions), key=order.key, order=order.order
-    )
-    rows = _rows(statement, parameters | {"limit": limit + 1, "offset": offset})
+    statement = _composed("catalog_page", where=where, key=order.key, order=order.order)
+    rows = _rows(statement, parameters)
     more, rows = len(rows) > limit, rows[:limit]
     return CardPage(
         cards=[_card(row, filters.currency) for row in rows],
@@ -155,10 +161,9 @@ def catalog_page(
 
 def catalog_total(*, filters: Filters) -> Total:
     """How many cards match."""
-    conditions, parameters = _conditions(filters)
-    where = _all_of(conditions)
-    parameters["at_most"] = TOTAL_CAP + 1
-    [row] = _rows(_composed("catalog_count", where=where), parameters)
+    where, parameters = filters.condition
+    counted = parameters | {"at_most": TOTAL_CAP + 1}
+    [row] = _rows(_composed("catalog_count", where=where), counted)
     if row["count"] <= TOTAL_CAP:
         return Total(row["count"], row["count"])
     return Total(None, max(TOTAL_CAP + 1, _estimate(where, parameters)))
@@ -166,8 +171,7 @@ def catalog_total(*, filters: Filters) -> Total:
 
 def catalog_estimate(*, filters: Filters) -> int:
     """How many cards match by the planner's statistics, in the time that planning takes."""
-    conditions, parameters = _conditions(filters)
-    return _estimate(_all_of(conditions), parameters)
+    return _estimate(*filters.condition)
 
 
 def suggest(*, q: str, availability: str = "all", limit: int = 10) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from rest_framework.parsers import BaseParser
 
 from catalog.actions import SNAPSHOTS_AT_ONCE
 from catalog.queries import AVAILABILITIES, SORTS
-from catalog.rows import CURRENCIES
+from catalog.rows import CURRENCIES, TAG_LENGTH
 from catalog.slugs import slug
 from config.pagination import MAX_LENGTH as CURSOR_LENGTH
 from config.pagination import PAGE_DEPTH_CAP
@@ -79,7 +79,9 @@ class CatalogQuery(QuerySerializer):
         default=1,
         help_text=f"Numbered pages reach {PAGE_DEPTH_CAP:,} rows deep; `cursor` goes on.",
     )
-    page_size = serializers.IntegerField(min_value=1, max_value=100, default=50)
+    page_size = serializers.IntegerField(
+        min_value=1, max_value=100, default=50, help_text="Cards on a page."
+    )
     cursor = serializers.CharField(
         required=False,
         max_length=CURSOR_LENGTH,
@@ -95,7 +97,7 @@ class CatalogQuery(QuerySerializer):
         **_PRICE, min_value=0, required=False, help_text="In `currency`."
     )
     categories = CommaListField(
-        child=serializers.CharField(max_length=100),
+        child=serializers.CharField(),
         max_length=50,
         required=False,
         help_text="Products with any of these, separated by commas; see `meta/categories`.",
@@ -115,6 +117,11 @@ class CatalogQuery(QuerySerializer):
         required=False, help_text="Of `price`, the price bounds and the sorts by price or discount."
     )
 
+    def validate_categories(self, tags: list[str]) -> list[str]:
+        if any(len(tag) > TAG_LENGTH for tag in tags):
+            raise serializers.ValidationError(f"Holds one of over {TAG_LENGTH} characters.")
+        return sorted({slug(tag) for tag in tags} - {""})
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         low, high = attrs.get("min_price"), attrs.get("max_price")
         if low is not None and high is not None and low > high:
@@ -126,7 +133,7 @@ class CatalogQuery(QuerySerializer):
         if attrs["sort"] == "relevance" and not q:
             raise serializers.ValidationError({"sort": "relevance needs q."})
         attrs.setdefault("currency", settings.CATALOG_DEFAULT_CURRENCY)
-        attrs["categories"] = sorted({slug(tag) for tag in attrs.get("categories", [])} - {""})
+        attrs.setdefault("categories", [])
         return attrs
 
 
@@ -165,7 +172,9 @@ class SuggestQuery(QuerySerializer):
     availability = serializers.ChoiceField(
         choices=list(AVAILABILITIES), default="all", help_text=_AVAILABILITY_HELP
     )
-    limit = serializers.IntegerField(min_value=1, max_value=20, default=10)
+    limit = serializers.IntegerField(
+        min_value=1, max_value=20, default=10, help_text="How many at most."
+    )
 
 
 class NoQuery(QuerySerializer):
@@ -175,7 +184,9 @@ class NoQuery(QuerySerializer):
 class RecentQuery(QuerySerializer):
     """Parameters of GET snapshots/recent."""
 
-    limit = serializers.IntegerField(min_value=1, max_value=200, default=50)
+    limit = serializers.IntegerField(
+        min_value=1, max_value=200, default=50, help_text="How many at most."
+    )
 
 
 class OfferSerializer(serializers.Serializer):

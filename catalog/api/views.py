@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import orjson
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponsePermanentRedirect
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
@@ -360,12 +360,10 @@ def _moved(request, slug: str) -> HttpResponse:
     """308 to the product's own address, query string and all."""
     location = reverse("catalog-product", kwargs={"name": slug})
     query = request.META.get("QUERY_STRING", "")
-    return HttpResponse(
-        status=308,
-        headers={
-            "Location": f"{location}?{query}" if query else location,
-            "Cache-Control": "no-cache",
-        },
+    return HttpResponsePermanentRedirect(
+        f"{location}?{query}" if query else location,
+        preserve_request=True,
+        headers={"Cache-Control": "no-cache"},
     )
 
 

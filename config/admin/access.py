@@ -108,6 +108,11 @@ class ApiTokenAdmin(ModelAdmin):
             kwargs["form"] = forms.ModelForm
         return super().get_form(request, obj, change, **kwargs)
 
+    def add_view(self, request, form_url="", extra_context=None):
+        # One page shows one secret: no saving on to the next form.
+        only = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, only | (extra_context or {}))
+
     def save_model(self, request, obj, form, change):
         """Issue it; the row that the form made is only the carrier of the new one's key."""
         days = form.cleaned_data["days"]
@@ -120,8 +125,8 @@ class ApiTokenAdmin(ModelAdmin):
         obj.pk, obj.token_key, obj.expiry = issued.pk, issued.token_key, issued.expiry
 
     def response_add(self, request, obj, post_url_continue=None):
-        """The one page that shows the secret; kept in no cache, session or message."""
-        response = render(
+        """The one page that shows the secret; kept in no session, message or (as all of the admin) cache."""
+        return render(
             request,
             self,
             "config/token_issued.html",
@@ -129,8 +134,6 @@ class ApiTokenAdmin(ModelAdmin):
             token=obj,
             secret=request.issued_secret,
         )
-        response["Cache-Control"] = "no-store"
-        return response
 
     @display(description="name", ordering="name")
     def shown_name(self, token):

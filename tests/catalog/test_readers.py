@@ -142,9 +142,7 @@ def test_a_line_without_end_is_not_held_in_memory(tmp_path):
 
 def test_missing_columns_are_named_before_anything_is_read(tmp_path):
     path = write(tmp_path, "product_name,price,when\nRice,1,2025-10-01\n")
-    with pytest.raises(
-        SourceError, match=r"no column for seller, currency, scraped_at; it has pro"
-    ):
+    with pytest.raises(SourceError, match="for seller, currency, scraped_at; it has prod"):
         Source(path)
     with pytest.raises(SourceError, match=r"scraped_at \(as nope\)"):
         Source(path, field_map=parse_map(["scraped_at=nope", "seller=:a", "currency=:EUR"]))
@@ -217,8 +215,7 @@ def test_a_gzip_that_breaks_off_gives_its_lines_first(tmp_path):
     seen = []
     with Source(write(tmp_path, packed[: len(packed) * 3 // 4], "a.csv.gz")) as source:
         with pytest.raises(SourceError, match=r"damaged gzip after line [\d,]+"):
-            for block in source.blocks():
-                seen += block
+            seen.extend(record for block in source.blocks() for record in block)
         assert source.size == len(packed) * 3 // 4
     assert [line for line, _, _ in seen] == list(range(2, len(seen) + 2))
     assert len(seen) > 10_000
@@ -242,17 +239,15 @@ def test_standard_input(monkeypatch):
 
 
 def test_ndjson(tmp_path):
-    text = "\n".join(
-        [
-            '{"name": "Rice", "seller": "acme", "cost": 1.5, "tags": ["a", "b"], "extra": {}}',
-            "",
-            '{"name": "Rice"',
-            "[1]",
-            '{"price": NaN}',
-            "null",
-        ]
-    )
-    path = write(tmp_path, text, "data.jsonl")
+    lines = [
+        '{"name": "Rice", "seller": "acme", "cost": 1.5, "tags": ["a", "b"], "extra": {}}',
+        "",
+        '{"name": "Rice"',
+        "[1]",
+        '{"price": NaN}',
+        "null",
+    ]
+    path = write(tmp_path, "\n".join(lines), "data.jsonl")
     got = records(path, field_map=FieldMap({"price": "cost"}, {"currency": "EUR"}))
     assert got[0][2] == [
         "Rice", None, "acme", 1.5, "EUR", None, None, None, None, ["a", "b"], None, None

@@ -101,10 +101,11 @@ def _progress(path: str, verbosity: int):
 
         def show(position, size, counts):
             bar.total = size
-            bar.update(position - bar.n)
             seconds = bar.format_dict["elapsed"]
             rate = counts.rows_read / seconds if seconds else 0
-            bar.set_postfix_str(f"{counts.rows_read:,} rows, {rate:,.0f} rows/s")
+            text = f"{counts.rows_read:,} rows, {rate:,.0f} rows/s"
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(position - bar.n)
 
         yield show
 

@@ -1,0 +1,139 @@
+"""The OpenAPI document: complete, and true for whatever schemathesis thinks of."""
+
+import io
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+import yaml
+from django.core.management import call_command
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+# Operations by name, so that one that vanishes is noticed. `manage.py spectacular` says them all.
+EXPECTED = {
+    "catalog_list",
+    "catalog_product",
+    "catalog_suggest",
+    "catalog_categories",
+    "catalog_recent_snapshots",
+    "catalog_record_snapshots",
+}
+
+
+@pytest.fixture(scope="module")
+def document(django_db_setup) -> dict:
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    return yaml.safe_load(out.getvalue())
+
+
+def operations(document: dict) -> list[dict]:
+    return [
+        operation
+        for path, methods in document["paths"].items()
+        if path.startswith("/api/v1/")
+        for method, operation in methods.items()
+        if method != "parameters"
+    ]
+
+
+def test_every_operation_is_there(document):
+    assert {operation["operationId"] for operation in operations(document)} >= EXPECTED
+
+
+def test_every_operation_and_parameter_is_described(document):
+    for operation in operations(document):
+        name = operation["operationId"]
+        assert operation.get("summary"), name
+        assert {"400", "429", "503"} <= set(operation["responses"]), name
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description"), f"{name}: {parameter['name']} is not described"
+
+
+def test_every_operation_has_an_example(document):
+    for operation in operations(document):
+        contents = operation["responses"]["200"]["content"].values()
+        assert all(content.get("examples") for content in contents), operation["operationId"]
+
+
+@pytest.fixture
+def _one_connection() -> Iterator[None]:
+    """Requests end without closing the test's connection, as under Django's own test client."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def api(db, settings, _one_connection):
+    """The schema over the WSGI application, with some data behind it."""
+    from django.contrib.auth import get_user_model
+
+    from catalog.actions import record_snapshots
+    from config import caching, readmodels
+    from config.tokens import SCOPES, issue_token
+    from config.wsgi import application
+
+    settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
+    settings.ALLOWED_HOSTS = ["*"]
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "DEFAULT_THROTTLE_RATES": {"address": "off", "token": "off"},
+    }
+    caching.forget()
+    record_snapshots(
+        rows=[
+            {"product_name": name, "seller": "s", "price": "1", "currency": "EUR"}
+            | {"scraped_at": "2025-11-10T06:00:00Z", "category_tags": ["drinks"]}
+            for name in ("Coca-Cola 330ml", "Tea", "Ρύζι")
+        ],
+        source="test",
+    )
+    for model in readmodels.select():
+        readmodels.refresh(model)
+    user = get_user_model().objects.create_user("fuzzer")
+    secret = issue_token(user=user, name="", scopes=list(SCOPES), lifetime=None)[1]
+    schema = schemathesis.openapi.from_wsgi("/api/schema", application)
+    schema.config.update(headers={"Authorization": f"Token {secret}"})
+    return schema
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_no_input_breaks_the_api(api, mode):
+    schemathesis.checks.load_all_checks()
+    checks = schemathesis.checks.CHECKS.get_by_names(
+        [
+            "not_a_server_error",
+            "status_code_conformance",
+            "content_type_conformance",
+            "response_schema_conformance",
+        ]
+    )
+    called = set()
+
+    for found in api.get_all_operations():
+        operation = found.ok()
+        called.add(operation.definition.raw["operationId"])
+
+        @settings(
+            max_examples=40,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def holds(case):
+            case.call_and_validate(checks=checks)
+
+        try:
+            holds()
+        except Unsatisfiable:  # an operation without parameters has no wrong ones
+            assert mode is GenerationMode.NEGATIVE, operation.label
+    assert called >= EXPECTED
