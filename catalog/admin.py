@@ -508,7 +508,8 @@ class IngestRunAdmin(ReadOnlyAdmin):
         ("by", "process", "source_hash"),
     )
     readonly_fields = (
-        "name", "shown_state", "took", "counted", "why", "rejects_file", "shown_error", "by", "process",
+        "name", "shown_state", "took", "counted", "why", "rejects_file", "shown_error", "by",
+        "process",
     )  # fmt: skip
 
     def get_urls(self):

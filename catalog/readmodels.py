@@ -42,10 +42,10 @@ def _refresh_lines(full: bool, progress: Progress) -> Refreshed:
         with connection.cursor() as cursor:
             cursor.execute(queries("catalog")["fold_changes"], {"at_most": FOLD_ROWS})
             changes, _, _ = cursor.fetchone()
-        if not changes:
-            break
         folded += changes
         progress(f"folded {folded:,} snapshots")
+        if changes < FOLD_ROWS:  # not until nothing waits: beside a busy ingest that never comes
+            break
     if not full:
         return Refreshed(folded, changed=folded > 0)
     rebuilt = _compare_lines(mend=True, progress=progress)
@@ -63,13 +63,13 @@ def _compare_lines(*, mend: bool, progress: Progress) -> Reconciled:
     and left out on both sides.
     """
     slices = max(1, -(-_value("estimated_snapshots") // SLICE_SNAPSHOTS))
-    checked = count = 0
+    checked = count = pending = 0
     samples: list[str] = []
-    pending = backlog()
     for number in range(slices):
         with transaction.atomic():
             _run("lock_fold")
             _run("load_history", slices=slices, slice=number)
+            pending = max(pending, backlog())
             _run("compute_lines")
             found = _value("compare_lines")
             checked += _value("count_scope")

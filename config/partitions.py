@@ -53,7 +53,6 @@ class Partition:
 
 
 _tables: dict[str, PartitionedTable] = {}
-_known: set[str] = set()
 _SUFFIX = re.compile(r"_y(\d{4})m(\d{2})(?:d(\d{2}))?$")
 
 
@@ -81,18 +80,14 @@ def ensure(table: str, start: date | datetime, end: date | datetime) -> list[str
     """Make the partitions that hold `start` to `end`, both inclusive. Returns the names made.
 
     Call it before the transaction that inserts: the new partition is committed at once. Costs
-    nothing where this process has seen the partitions already.
+    one look-up where they exist.
     """
     declared = get(table)
-    made = []
-    for part in _covering(declared, _utc_date(start), _utc_date(end)):
-        if part.name in _known:
-            continue
-        if _create(declared, part):
-            made.append(part.name)
-        if not connection.in_atomic_block:
-            _known.add(part.name)
-    return made
+    wanted = {p.name: p for p in _covering(declared, _utc_date(start), _utc_date(end))}
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["missing_tables"], {"names": list(wanted)})
+        missing = [name for (name,) in cursor.fetchall()]
+    return [name for name in missing if _create(declared, wanted[name])]
 
 
 def ensure_ahead(table: str | None = None) -> list[str]:
@@ -104,7 +99,6 @@ def ensure_ahead(table: str | None = None) -> list[str]:
             last = today
             for _ in range(declared.ahead):
                 last = _period(declared, last).end
-            _known.clear()
             made += ensure(declared.name, today, last)
     return made
 
@@ -154,7 +148,6 @@ def drop(table: str, part: Partition) -> None:
                 sql.Identifier(table), sql.Identifier(part.name)
             )
         )
-    _known.discard(part.name)
     _drop_detached(get(table), part.name)
 
 

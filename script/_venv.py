@@ -110,10 +110,10 @@ def reason(output: str) -> str:
     """One sentence out of what pip wrote."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     built = re.search(r"Failed (?:to build|building wheel for) '?([\w.-]+)", output)
-    built = built or re.search(r"Failed to build installable wheels for .*\((.+?)\)", output)
-    collected = re.findall(r"^Collecting ([\w.-]+)", output, re.MULTILINE)
-    if built or "Getting requirements to build wheel did not run" in output:
-        package = built[1] if built else collected[-1] if collected else "a package"
+    unbuilt = ("metadata-generation-failed", "Getting requirements to build wheel did not run")
+    if built or any(text in output for text in unbuilt):
+        taken = re.findall(r"^(?:Collecting|Processing) (?:\S*/)?([\w.-]+)", output, re.MULTILINE)
+        package = built[1] if built else taken[-1] if taken else "A package"
         return (
             f"{package} has no ready-made wheel for Python {version} here and could not be "
             "compiled: use Python 3.11 to 3.13, or install a C compiler (Debian and Ubuntu: "

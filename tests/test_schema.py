@@ -122,7 +122,7 @@ def test_no_input_breaks_the_api(api, mode):
         called.add(operation.definition.raw["operationId"])
 
         @settings(
-            max_examples=40,
+            max_examples=80,
             deadline=None,
             derandomize=True,
             phases=[Phase.explicit, Phase.generate],

@@ -584,9 +584,9 @@ DECLARE
     part bigint;
 BEGIN
     LOOP
-        SELECT changes INTO part FROM catalog_fold_changes();
-        EXIT WHEN part = 0;
+        SELECT changes INTO part FROM catalog_fold_changes(100000);
         folded_now := folded_now + part;
+        EXIT WHEN part < 100000;
     END LOOP;
     PERFORM catalog_project_cards();
     PERFORM catalog_count_categories();

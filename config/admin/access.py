@@ -125,7 +125,7 @@ class ApiTokenAdmin(ModelAdmin):
         obj.pk, obj.token_key, obj.expiry = issued.pk, issued.token_key, issued.expiry
 
     def response_add(self, request, obj, post_url_continue=None):
-        """The one page that shows the secret; kept in no session, message or (as all of the admin) cache."""
+        """The one page that shows the secret; no session, message or cache keeps it."""
         return render(
             request,
             self,

@@ -89,3 +89,10 @@ WHERE held.expires_at <= clock_timestamp()
         AND held.claimed_at <= clock_timestamp() - %(claim_lifetime)s
         AND held.request_hash = excluded.request_hash)
 RETURNING id
+
+-- name: missing_tables
+-- Which of these tables do not exist, in the order given.
+SELECT name
+FROM unnest(%(names)s::text[]) WITH ORDINALITY AS wanted (name, position)
+WHERE to_regclass(name) IS NULL
+ORDER BY position

@@ -1,8 +1,7 @@
-"""The price chart in a real browser: drawn, driven by mouse and keys, dark, narrow, under the CSP."""
+"""The price chart in a real browser: drawn, driven by mouse and keys, dark and narrow, with CSP."""
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +9,15 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SELLERS = ["tlamagames", "tlamagase", "fantasywelt", "milan", "philibert"]
 DAYS = 730
 START = datetime(2023, 11, 1, 6, tzinfo=UTC)
@@ -71,7 +75,7 @@ def browser(monkeypatch) -> Iterator:
 
 @pytest.fixture
 def visit(browser, live_server, settings, admin_user, product):
-    """`visit(width=…, dark=…)` opens the product's page as staff; complaints end up in `.faults`."""
+    """`visit(width=…, dark=…)` opens the product's page as staff; `.faults`: what went wrong."""
     settings.ALLOWED_HOSTS = ["*"]
     from django.test import Client
 
@@ -95,11 +99,7 @@ def visit(browser, live_server, settings, admin_user, product):
         page.wait_for_selector(".pc-svg .pc-line")
         return page
 
-    yield open_page
-    # The live server's threads keep connections that would hold the test database.
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(0.01)
+    return open_page
 
 
 def shot(page, name: str) -> None:

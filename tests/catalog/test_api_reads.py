@@ -301,3 +301,33 @@ def test_times_end_in_z(client, shop):
     card = client.get("/api/v1/catalog").json()["results"][0]
     assert card["updated_at"].endswith("Z")
     assert parse_datetime(card["updated_at"]).tzinfo
+
+
+@pytest.fixture
+def own_valkey(valkey, settings):
+    """The cache runs on a Valkey that the test may stop."""
+    settings.REDIS_URL = valkey.url
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
+    caching.forget()
+    yield valkey
+    caching.forget()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/api/v1/catalog?sort=price",
+        "/api/v1/products/tea",
+        "/api/v1/search/suggest?q=cocca",
+        "/api/v1/meta/categories",
+        "/api/v1/snapshots/recent",
+    ],
+)
+def test_answers_go_on_without_valkey(client, shop, own_valkey, url):
+    before = client.get(url)
+    own_valkey.stop()
+    assert client.get(url).content == before.content
+    caching.forget()
+    after = client.get(url)
+    assert (after.status_code, after["X-Cache"]) == (200, "miss")
+    assert after.content == before.content

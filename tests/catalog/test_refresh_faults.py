@@ -77,7 +77,7 @@ def test_reconcile_beside_a_busy_ingest_finds_no_false_difference():
 
     def keep_ingesting() -> None:
         for step in range(2_000):
-            if stop.is_set():
+            if stop.wait(0.03):
                 break
             insert_day(5 + step / 100)
         connections.close_all()
@@ -87,7 +87,7 @@ def test_reconcile_beside_a_busy_ingest_finds_no_false_difference():
     model = readmodels.all()["catalog_slug_seller_summary"]
     try:
         pending = 0
-        for _ in range(6):
+        for _ in range(5):
             readmodels.refresh(model)
             found = readmodels.reconcile(model)
             pending += found.pending

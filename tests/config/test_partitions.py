@@ -33,7 +33,6 @@ def events():
     yield dropped
     partitions.drop_leftovers(TABLE)
     partitions._tables.pop(declared.name)
-    partitions._known.clear()
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {TABLE}")
 
