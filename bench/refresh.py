@@ -172,8 +172,8 @@ def speedup(bench: Bench, database: str, slugs: int) -> Figure:
         say("making the materialized views to compare with")
         db.execute("SET work_mem = '128MB'")  # the fold gives itself the same
         db.execute(_VIEWS)
-        for number in range(ROUNDS):
-            _change(db, number, slugs)
+        for _ in range(ROUNDS):
+            _change(db, slugs)
             parts.append(_refresh_parts(db))
             ours.append(sum(parts[-1]))
             views.append(
@@ -205,9 +205,9 @@ def history_growth(bench: Bench, short: str, long: str, slugs: int) -> Figure:
     """The same refresh on both databases in turn; they differ in the days of history alone."""
     times = {short: [], long: []}
     with bench.connect(short) as short_db, bench.connect(long) as long_db:
-        for number in range(ROUNDS, 3 * ROUNDS):
+        for _ in range(2 * ROUNDS):
             for name, db in ((short, short_db), (long, long_db)):
-                _change(db, number, slugs)
+                _change(db, slugs)
                 times[name].append(_refresh_parts(db))
         rows = {
             name: db.execute("SELECT count(*) FROM product_price_snapshots").fetchone()[0]
@@ -226,12 +226,14 @@ def history_growth(bench: Bench, short: str, long: str, slugs: int) -> Figure:
     )
 
 
-def _change(db: psycopg.Connection, number: int, slugs: int) -> None:
+def _change(db: psycopg.Connection, slugs: int) -> None:
     """One new snapshot of each line of 2,000 slugs, others each time, a day after the last."""
+    (newest,) = db.execute("SELECT max(scraped_at) FROM product_price_snapshots").fetchone()
+    ahead = (newest.date() - dataset.LAST_DAY).days + 1
     count = min(CHANGED_SLUGS, slugs)
-    first = 1 + number * count % max(1, slugs - count + 1)
-    dataset.poll(db, ago=-number, first=first, last=first + count - 1)
-    db.execute("CHECKPOINT")  # else one falls into some of the rounds
+    first = 1 + ahead * count % max(1, slugs - count + 1)
+    dataset.poll(db, ago=-ahead, first=first, last=first + count - 1)
+    db.execute("CHECKPOINT")  # a refresh in production follows on one: every page is logged whole
 
 
 def _refresh_parts(db: psycopg.Connection) -> tuple[float, float]:
