@@ -189,7 +189,8 @@ def suggest(*, q: str, availability: str = "all", limit: int = 10) -> list[dict[
         {"prefix": "-".join(words), "limit": limit},
     )
     found = _suggestions(rows, "prefix")
-    if len(found) < limit:
+    # One or two letters begin too many words to be worth it where something was found.
+    if len(found) < limit and not (found and len(min(words, key=len)) < 3):
         found += _by_words(words, where, found, limit)
     return found
 

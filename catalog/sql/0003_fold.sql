@@ -456,10 +456,12 @@ BEGIN
         seen_high = greatest(line.seen_high, excluded.seen_high),
         observations = line.observations + excluded.observations;
 
-    INSERT INTO catalog_price_points AS point
+    DROP TABLE IF EXISTS _days;
+    CREATE TEMP TABLE _days ON COMMIT DROP AS
     SELECT
-        slug, seller, currency, day,
-        prices[1], prices[cardinality(prices)], low, high, observations
+        l.slug, l.seller, l.currency, days.day,
+        prices[1] AS first_price, prices[cardinality(prices)] AS last_price, low, high,
+        observations, days.day = (l.last_price_at AT TIME ZONE 'UTC')::date AS known
     FROM (
         SELECT
             line, (scraped_at AT TIME ZONE 'UTC')::date AS day,
@@ -469,13 +471,24 @@ BEGIN
         WHERE price IS NOT NULL
         GROUP BY 1, 2
     ) AS days
-    JOIN _lines USING (line)
-    ORDER BY slug, seller, currency, day
-    ON CONFLICT (slug, seller, currency, day) DO UPDATE SET
-        last_price = excluded.last_price,
-        low = least(point.low, excluded.low),
-        high = greatest(point.high, excluded.high),
-        observations = point.observations + excluded.observations;
+    JOIN _lines AS l USING (line);
+
+    -- All moments are later than what the line has seen: only its last day can exist already.
+    UPDATE catalog_price_points AS point SET
+        last_price = d.last_price,
+        low = least(point.low, d.low),
+        high = greatest(point.high, d.high),
+        observations = point.observations + d.observations
+    FROM _days AS d
+    WHERE d.known
+        AND point.slug = d.slug AND point.seller = d.seller AND point.currency = d.currency
+        AND point.day = d.day;
+
+    INSERT INTO catalog_price_points
+    SELECT slug, seller, currency, day, first_price, last_price, low, high, observations
+    FROM _days
+    WHERE known IS NOT true
+    ORDER BY slug, seller, currency, day;
 END $fn$;
 
 -- Only one process folds, rebuilds or mends at a time; held to the end of the transaction.
@@ -512,7 +525,7 @@ BEGIN
     CREATE TEMP TABLE _lines ON COMMIT DROP AS
     SELECT
         row_number() OVER ()::integer AS line,
-        n.slug, n.seller, n.currency, s.last_price,
+        n.slug, n.seller, n.currency, s.last_price, s.last_price_at,
         CASE WHEN NOT n.whole THEN n.first_new END AS first_new,
         n.whole OR coalesce(n.first_new <= s.last_at, false) AS slow,
         n.whole OR coalesce(greatest(n.high, s.seen_high) > 3 * least(n.low, s.seen_low), false)

@@ -19,18 +19,13 @@ CREATE UNIQUE INDEX catalog_words_word ON catalog_words (word);
 -- Two edits in one word.
 CREATE INDEX catalog_words_trgm ON catalog_words USING gin (word gin_trgm_ops);
 
--- Only words of 4 to 24 letters: in shorter ones an edit makes another word.
-CREATE MATERIALIZED VIEW catalog_word_variants AS
-SELECT v.variant COLLATE "C" AS variant, w.word
-FROM catalog_words AS w
-CROSS JOIN LATERAL (
-    SELECT w.word AS variant
-    UNION
-    SELECT left(w.word, i - 1) || substr(w.word, i + 1) FROM generate_series(1, length(w.word)) AS i
-) AS v
-WHERE length(w.word) BETWEEN 4 AND 24;
-
-CREATE UNIQUE INDEX catalog_word_variants_variant ON catalog_word_variants (variant, word);
+-- What each word looks like with one letter left out, and whole. Only words of 4 to 24 letters: in
+-- shorter ones an edit makes another word. A table, as only new words bring work.
+CREATE TABLE catalog_word_variants (
+    variant text COLLATE "C" NOT NULL,
+    word text COLLATE "C" NOT NULL,
+    PRIMARY KEY (variant, word)
+);
 
 -- Which products have all these words, or words that start so.
 CREATE INDEX catalog_slug_summary_words ON catalog_slug_summary
@@ -65,6 +60,21 @@ BEGIN
     WHERE (s.slugs, s.fingerprint) IS DISTINCT FROM (now_is.slugs, now_is.fingerprint);
     IF FOUND THEN
         REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_words;
-        REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_word_variants;
+        DELETE FROM catalog_word_variants AS v
+        WHERE NOT EXISTS (SELECT FROM catalog_words AS w WHERE w.word = v.word);
+        INSERT INTO catalog_word_variants (variant, word)
+        SELECT v.variant, w.word
+        FROM catalog_words AS w
+        CROSS JOIN LATERAL (
+            SELECT w.word AS variant
+            UNION
+            SELECT left(w.word, i - 1) || substr(w.word, i + 1)
+            FROM generate_series(1, length(w.word)) AS i
+        ) AS v
+        WHERE length(w.word) BETWEEN 4 AND 24 AND NOT EXISTS (
+            SELECT FROM catalog_word_variants AS known
+            WHERE known.variant = w.word AND known.word = w.word
+        )
+        ON CONFLICT DO NOTHING;
     END IF;
 END $fn$;
