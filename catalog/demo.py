@@ -19,7 +19,7 @@ from catalog import demo_names
 from catalog.actions import ingest_file
 from catalog.curation import reorder_sellers
 from catalog.demo_names import Product
-from catalog.models import SellerPriority, Snapshot
+from catalog.models import IngestRun, SellerPriority, Snapshot
 from catalog.slugs import slug
 from config import jobs
 
@@ -62,7 +62,9 @@ class Seller:
 SELLERS = (
     Seller("tlamagames", 1.0, 5),
     Seller("tlamagase", 1.04, 6, abroad=("SEK", 11.2, 0.4)),
-    Seller("nordmarkt", 0.97, 4, spell=lambda name: name.replace("&", "&amp;").replace("ü", "ü")),
+    Seller(
+        "nordmarkt", 0.97, 4, spell=lambda name: name.replace("&", "&amp;").replace("ü", "&uuml;")
+    ),
     Seller("agora-online", 1.02, 7, spell=str.upper),
     Seller("corner-and-co", 1.08, 8, abroad=("GBP", 0.86, 0.3)),
 )
@@ -89,6 +91,7 @@ def load(*, size: str, seed: int, progress: Callable[[str], None] = lambda text:
             _write(path, seed, batch, span)
             report = ingest_file(path=str(path), rejects_path=f"{path}.rejects", user_label="demo")
             path.unlink()
+            IngestRun.objects.filter(pk=report.run_id).update(source=path.name)
             accepted += report.counts.accepted
             progress(f"{first + len(batch):,} of {products:,} products, {accepted:,} snapshots")
     _rank_sellers()
@@ -203,10 +206,10 @@ def _season(key: str) -> tuple[dict[int, float], set[int]]:
         # Raised for ten days first, so that the old price looks like a bargain.
         factors = dict.fromkeys(range(start - 10, start), chance.uniform(1.18, 1.4))
         factors |= dict.fromkeys(reduced, chance.uniform(0.96, 1.0))
-    if chance.random() < 0.05:
+    if chance.random() < 0.02:
         slip = chance.choice((10.0, 0.1))  # the decimal point one place off, for a day or two
         at = chance.randrange(SEASON_DAYS - 1)
-        factors |= dict.fromkeys(range(at, at + chance.choice((1, 1, 1, 2))), slip)
+        factors |= dict.fromkeys(range(at, at + chance.choice((1, 1, 1, 1, 1, 2))), slip)
     empty = set()
     if chance.random() < 0.18:
         at = chance.randrange(SEASON_DAYS)
