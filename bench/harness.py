@@ -56,6 +56,15 @@ def _below(value: float, relation: str, limit: float) -> bool:
     return value <= limit if relation == "<=" else value < limit
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a process took: wall-clock seconds, its peak resident memory in MB, what it printed."""
+
+    seconds: float
+    peak_mb: float
+    output: str
+
+
 class Bench:
     """The servers, folder and options that the figures of one run share."""
 
@@ -92,28 +101,45 @@ class Bench:
             "SECRET_KEY": "a-key-for-benchmarks-only",
             "SPYGLASS_EMBEDDED": "1",
             "SPYGLASS_VAR": str(self.folder / "var"),
-            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "DJANGO_SETTINGS_MODULE": "bench.settings",
+            "THROTTLE_ADDRESS": "off",
+            "THROTTLE_TOKEN": "off",
             "PYTHONPATH": str(PROJECT),
             **extra,
         }
 
-    def manage(self, database: str, *arguments: str) -> float:
-        """Run manage.py on `database`; the seconds that it took. Raises CannotRunError."""
+    def manage(self, database: str, *arguments: object) -> Usage:
+        """Run manage.py on `database` to its end. Raises CannotRunError."""
+        return self._run(database, [str(PROJECT / "manage.py"), *map(str, arguments)])
+
+    def probe(self, database: str, name: str, **parameters: object) -> dict:
+        """What a function of `bench.probes` returns in a web process of its own."""
+        command = ["-m", "bench.probes", name, json.dumps(parameters)]
+        done = self._run(database, command, PROCESS_ROLE="web")
+        return json.loads(done.output)
+
+    def _run(self, database: str, command: list[str], **extra: str) -> Usage:
         started = time.monotonic()
-        command = [sys.executable, str(PROJECT / "manage.py"), *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(database),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise CannotRunError(
-                f"manage.py {' '.join(map(str, arguments))} failed: {done.stderr.strip()[-2000:]}"
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=self.folder,
+                env=self.environment(database, **extra),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
             )
-        return time.monotonic() - started
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            took = time.monotonic() - started
+            if process.returncode:
+                errors.seek(0)
+                last = errors.read().decode(errors="replace").strip()[-2000:]
+                raise CannotRunError(f"{' '.join(command)[:300]} failed: {last}")
+            output.seek(0)
+            text = output.read().decode()
+        scale = 1 if sys.platform == "darwin" else 1024
+        return Usage(took, used.ru_maxrss * scale / 1e6, text)
 
 
 @contextmanager

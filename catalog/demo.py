@@ -6,6 +6,7 @@ The days end yesterday (UTC).
 """
 
 import csv
+import html
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -62,9 +63,7 @@ class Seller:
 SELLERS = (
     Seller("tlamagames", 1.0, 5),
     Seller("tlamagase", 1.04, 6, abroad=("SEK", 11.2, 0.4)),
-    Seller(
-        "nordmarkt", 0.97, 4, spell=lambda name: name.replace("&", "&amp;").replace("ü", "&uuml;")
-    ),
+    Seller("nordmarkt", 0.97, 4, spell=lambda name: html.escape(name).replace("ü", "&uuml;")),
     Seller("agora-online", 1.02, 7, spell=str.upper),
     Seller("corner-and-co", 1.08, 8, abroad=("GBP", 0.86, 0.3)),
 )

@@ -44,6 +44,7 @@ _GROCERS = (
     "Meltemi", "Αρκαδική Γη", "Hofgärtner", "Mühlenbach", "Kýma", "Casa Añeja", "Παραδοσιακό",
     "Old Mill", "Ελιά & Φως", "Grünwiese", "Bergkäserei", "Thyme & Salt", "Αιολικό", "L’Été",
 )  # fmt: skip
+_LABELS = ("", "", "", "Bio ", "Klassik ", "Fairtrade ", "Χωρίς Αλάτι ", "Family ", "Réserve ")
 # What it is, its shelf, the price of the first size in euro, its sizes (first to last: dearer).
 _GROCERIES = (
     ("Εξαιρετικό Παρθένο Ελαιόλαδο", "oil-and-vinegar", 7.9, ("500 ml", "1 l", "5 l")),
@@ -112,7 +113,10 @@ class Product:
 
 
 def make(number: int, chance: random.Random) -> Product:
-    """Product `number` by `chance`. Departments take turns; a name may come up again."""
+    """Product `number` by `chance`. Departments take turns.
+
+    A name may come up again: each department has some thousands.
+    """
     return (_board_game, _grocery, _device)[number % 3](number, chance)
 
 
@@ -137,7 +141,7 @@ def _grocery(number: int, chance: random.Random) -> Product:
     size = chance.randrange(len(sizes))
     return Product(
         number,
-        f"{chance.choice(_GROCERS)} {what} {sizes[size]}",
+        f"{chance.choice(_GROCERS)} {chance.choice(_LABELS)}{what} {sizes[size]}",
         ("groceries", shelf),
         round(price * 1.85**size * chance.uniform(0.8, 1.5), 2),
         f"{what}, {sizes[size]}. Store in a cool, dry place.",

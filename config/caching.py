@@ -50,6 +50,7 @@ _ANNOUNCEMENT = re.compile(rb"([\x21-\x7e]{1,200}) (\d{1,18})")
 
 # Deletes a lock only while it is still ours.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+_STORE_AND_RELEASE = "redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) " + _RELEASE
 
 
 class Breaker:
@@ -444,10 +445,11 @@ def _lead(key, ttl, current, last, build) -> Cached:
         if stored is not None:
             return Cached(stored.body, stored.etag, "hit")
     try:
-        return _build(key, ttl, current, build)
-    finally:
+        return _build(key, ttl, current, build, held=(lock, token) if taken else None)
+    except BaseException:
         if taken:
             attempt(lambda: script(_RELEASE)(keys=[lock], args=[token]), None)
+        raise
 
 
 def _await(key, ttl, current) -> _Body | None:
@@ -461,11 +463,18 @@ def _await(key, ttl, current) -> _Body | None:
     return None
 
 
-def _build(key, ttl, current, build) -> Cached:
+def _build(key, ttl, current, build, held: tuple[str, str] | None = None) -> Cached:
+    """Build and store. `held`: the lock (name, token) that goes in the same round trip."""
     body = build()
     made = _Body(current, time.time(), etag_of(body), body, time.monotonic())
     process.bodies.put(key, made)
-    attempt(lambda: valkey().set(prefixed(key), made.packed(), ex=ttl * KEEP_STALE), False)
+    lifetime = ttl * KEEP_STALE
+    if held:
+        lock, token = held
+        keys, args = [lock, prefixed(key)], [token, made.packed(), lifetime]
+        attempt(lambda: script(_STORE_AND_RELEASE)(keys=keys, args=args), None)
+    else:
+        attempt(lambda: valkey().set(prefixed(key), made.packed(), ex=lifetime), False)
     return Cached(made.body, made.etag, "miss")
 
 

@@ -178,7 +178,8 @@ def _prepare(options: argparse.Namespace) -> None:
     command = [sys.executable, "manage.py", "prepare"]
     if options.no_demo:
         command.append("--no-demo")
-    child = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
+    unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}  # its lines in order, also in a log file
+    child = subprocess.Popen(command, cwd=PROJECT, env=unbuffered, start_new_session=True)
     try:
         code = child.wait()
     except BaseException:

@@ -37,7 +37,7 @@ CREATE INDEX idx_product_price_snapshots_scraped_at_desc
 CREATE UNIQUE INDEX idx_product_price_snapshots_slug_seller_scraped
     ON product_price_snapshots (product_name_normalized, seller, scraped_at, product_code, currency);
 
--- The trigram indexes stand on catalog_slug_summary (0002): text search reads one row a product
+-- The trigram index stands on catalog_words (0004): text search reads each word of a name once
 -- there, where here it would read each product hundreds of times.
 
 -- The change log: what the read models have not folded. Appended by trigger in the writer's

@@ -153,11 +153,8 @@ CREATE MATERIALIZED VIEW catalog_slug_summary AS SELECT * FROM catalog_slug_proj
 CREATE UNIQUE INDEX catalog_slug_summary_slug ON catalog_slug_summary (slug);
 -- Filter by category.
 CREATE INDEX catalog_slug_summary_tags ON catalog_slug_summary USING gin (category_tags);
--- Words and typos. The slug is the folded name: a query folded alike needs no second column.
-CREATE INDEX catalog_slug_summary_name_trgm ON catalog_slug_summary USING gin (slug gin_trgm_ops);
--- Newest first, and greatest discount first, by keyset.
+-- Newest first, by keyset.
 CREATE INDEX catalog_slug_summary_last_at ON catalog_slug_summary (last_at DESC, slug);
-CREATE INDEX catalog_slug_summary_discount ON catalog_slug_summary (discount DESC, slug);
 
 CREATE VIEW catalog_category_projection AS
 SELECT

@@ -569,7 +569,7 @@ BEGIN
         RETURN false;
     END IF;
     REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_slug_summary;
-    PERFORM catalog_project_search();
+    PERFORM catalog_project_search(force);
     UPDATE catalog_fold_state SET projected = folded;
     RETURN true;
 END $fn$;

@@ -47,7 +47,7 @@ INSERT INTO catalog_search_state DEFAULT VALUES;
 
 -- Brings the search up to the cards. The words are taken anew only where the set of slugs is
 -- another one: a change of price costs one pass over the slugs. Called by catalog_project_cards.
-CREATE FUNCTION catalog_project_search()
+CREATE FUNCTION catalog_project_search(force boolean DEFAULT false)
 RETURNS void LANGUAGE plpgsql AS $fn$
 DECLARE
     now_is record;
@@ -58,7 +58,10 @@ BEGIN
     UPDATE catalog_search_state AS s
     SET slugs = now_is.slugs, fingerprint = now_is.fingerprint
     WHERE (s.slugs, s.fingerprint) IS DISTINCT FROM (now_is.slugs, now_is.fingerprint);
-    IF FOUND THEN
+    IF FOUND OR force THEN
+        IF force THEN
+            DELETE FROM catalog_word_variants;
+        END IF;
         REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_words;
         DELETE FROM catalog_word_variants AS v
         WHERE NOT EXISTS (SELECT FROM catalog_words AS w WHERE w.word = v.word);

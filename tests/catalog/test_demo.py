@@ -7,7 +7,7 @@ import pytest
 from django.core.management import call_command
 
 from catalog import demo, queries
-from catalog.models import IngestRun, Outlier, SellerPriority, SellerSummary, SlugSummary, Snapshot
+from catalog.models import IngestRun, SellerPriority, SellerSummary, SlugSummary, Snapshot
 from catalog.rows import Row, Validator
 from catalog.slugs import slug
 
@@ -109,7 +109,6 @@ def test_the_catalog_is_browsable_at_once(tiny):
     assert SlugSummary.objects.filter(sellers__gte=3).exists()
     assert SlugSummary.objects.filter(discount__gt=0).exists()
     assert SellerSummary.objects.exclude(currency="EUR").exists()
-    assert Outlier.objects.exists() or SellerSummary.objects.count() < 200
     assert [row["tag"] for row in queries.categories()][:3]
     ranks = list(SellerPriority.objects.order_by("rank").values_list("seller", flat=True))
     assert ranks[:2] == ["tlamagames", "tlamagase"]

@@ -1,0 +1,78 @@
+"""`python -m bench NAME [--rows N] [--only ID …] [--json PATH]`: what `script/bench` runs.
+
+Exits with 0 whatever falls short of its goal, and with 2 where something could not run.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from bench import harness
+from bench.harness import Bench, CannotRunError, Figure, say
+from config.embedded import EmbeddedError
+
+BENCHES = {"catalog": "bench.catalog"}
+
+
+def main(arguments: list[str]) -> int:
+    options = _options(arguments)
+    if options.name not in BENCHES:
+        known = ", ".join(BENCHES)
+        print(f"No benchmark named {options.name!r}: choose one of {known}.", file=sys.stderr)
+        return 2
+    if options.json and not Path(options.json).resolve().parent.is_dir():
+        print(f"No folder for {options.json}: make it first.", file=sys.stderr)
+        return 2
+    module = importlib.import_module(BENCHES[options.name])
+    rows = options.rows or module.ROWS
+    try:
+        with harness.servers(rows) as bench:
+            found = _measure(module, bench, set(options.only))
+    except (CannotRunError, EmbeddedError) as error:
+        print(f"The benchmark cannot run: {error}", file=sys.stderr)
+        return 2
+    if not found:
+        print("No figure has an id of --only.", file=sys.stderr)
+        return 2
+    print(harness.table(found))
+    if options.json:
+        harness.write_json(options.json, harness.report(options.name, found, rows=rows))
+    return 2 if any(each.value is None for each in found) else 0
+
+
+def _measure(module, bench: Bench, only: set[str]) -> list[Figure]:
+    """Every figure in turn. One that fails says why, and the others go on."""
+    found: list[Figure] = []
+    for ids, run in module.figures(bench):
+        if only and not only & set(ids):
+            continue
+        say(f"measuring {', '.join(ids)}")
+        try:
+            made = run()
+        except Exception as error:  # noqa: BLE001 -- the other figures are worth having
+            say(f"failed: {type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"[:2000]
+            made = [Figure(each, None, "", "", False, {"error": reason}) for each in ids]
+        found += made if isinstance(made, list) else [made]
+    return found
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="script/bench", description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", nargs="?", default="", help=f"one of: {', '.join(BENCHES)}")
+    parser.add_argument("--rows", type=_rows, help="snapshots of the data set, instead of all")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="only these figures")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there as JSON")
+    return parser.parse_args(arguments)
+
+
+def _rows(text: str) -> int:
+    rows = int(text.replace("_", "").replace(",", ""))
+    if rows < 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is too small a data set: 10,000 at least")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""A load generator: many keep-alive clients on raw sockets, in one process.
+
+`python -m bench.load '{"port": …, "paths": […], "clients": …, "think": …, "seconds": …}'` prints
+what it measured as JSON. Latency runs from sending a request to having its whole answer.
+"""
+
+import asyncio
+import json
+import random
+import resource
+import sys
+import time
+
+from bench.harness import percentile
+
+_TIMEOUT = 30.0
+
+
+class _Client(asyncio.Protocol):
+    """One connection; `ask` sends a request and waits for its answer's status."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self.answer: asyncio.Future | None = None
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    async def ask(self, request: bytes) -> int:
+        self.answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        async with asyncio.timeout(_TIMEOUT):
+            return await self.answer
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        end = self.buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = bytes(self.buffer[:end]).lower()
+        at = head.find(b"content-length:")
+        if at < 0:
+            self._fail(ConnectionError("an answer without Content-Length"))
+            return
+        length = int(head[at + 15 :].split(b"\r\n", 1)[0])
+        if len(self.buffer) >= end + 4 + length:
+            del self.buffer[: end + 4 + length]
+            if self.answer and not self.answer.done():
+                self.answer.set_result(int(head[9:12]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(error or ConnectionError("the server closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        if self.answer and not self.answer.done():
+            self.answer.set_exception(error)
+
+
+async def _visit(number: int, plan: dict, found: dict) -> None:
+    chance = random.Random(number)
+    loop = asyncio.get_running_loop()
+    # Arrivals spread over the think time, so that the clients do not march in step.
+    await asyncio.sleep(chance.uniform(0, plan["think"] or 0.1))
+    client = None
+    while time.monotonic() < found["end"]:
+        path = chance.choice(plan["paths"])
+        started = time.perf_counter()
+        try:
+            if client is None:
+                _, client = await loop.create_connection(_Client, "127.0.0.1", plan["port"])
+            status = await client.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        except (OSError, TimeoutError) as error:
+            found["errors"].append(f"{path}: {type(error).__name__} {error}")
+            client = None
+        else:
+            found["latencies"].append(time.perf_counter() - started)
+            if status != 200:
+                found["errors"].append(f"{path}: status {status}")
+        if plan["think"]:
+            await asyncio.sleep(plan["think"] * chance.uniform(0.5, 1.5))
+
+
+async def _run(plan: dict) -> dict:
+    found = {"end": time.monotonic() + plan["seconds"], "latencies": [], "errors": []}
+    started = time.monotonic()
+    await asyncio.gather(*(_visit(number, plan, found) for number in range(plan["clients"])))
+    latencies = found["latencies"] or [0.0]
+    return {
+        "requests": len(found["latencies"]),
+        "errors": len(found["errors"]),
+        "examples": found["errors"][:3],
+        "per_second": len(found["latencies"]) / (time.monotonic() - started),
+        **{
+            name: percentile(latencies, share)
+            for name, share in (("median", 0.5), ("p95", 0.95), ("p99", 0.99), ("worst", 1.0))
+        },
+        "client_cpu_seconds": time.process_time(),
+    }
+
+
+if __name__ == "__main__":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(json.dumps(asyncio.run(_run(json.loads(sys.argv[1])))))

@@ -1,0 +1,168 @@
+"""The web server under load: a cached page against the smallest view, and 1,000 clients at once.
+
+Client and server share this machine, so that the figures are pessimistic.
+"""
+
+import json
+import random
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median, say
+from config import web
+
+ROUNDS = 3
+CONNECTIONS = 32
+SECONDS = 6
+CLIENTS = 1_000
+THINK = 1.0
+CROWD_SECONDS = 20
+PAGE = "/api/v1/catalog?page_size=20"
+
+
+def cached_page(bench: Bench, database: str) -> Figure:
+    """Requests a second of a cached `catalog` page, against the smallest view, in turn."""
+    rates = {"/bench/smallest": [], PAGE: []}
+    with _server(bench, database) as port:
+        for path in rates:
+            _hammer(port, path, seconds=2)
+        for _ in range(ROUNDS):
+            for path, found in rates.items():
+                found.append(_hammer(port, path, seconds=SECONDS))
+        size = len(urllib.request.urlopen(f"http://127.0.0.1:{port}{PAGE}").read())
+    smallest, page = (median(found) for found in rates.values())
+    say(f"smallest view: {smallest:,.0f} requests/s, cached page: {page:,.0f} requests/s")
+    return figure(
+        "cached_catalog_rps",
+        page / smallest,
+        "x",
+        ">= 0.6",
+        page_per_second=round(page),
+        smallest_per_second=round(smallest),
+        page_bytes=size,
+        client="wrk" if shutil.which("wrk") else "bench.load",
+        connections=CONNECTIONS,
+    )
+
+
+def crowd(bench: Bench, database: str) -> list[Figure]:
+    """1,000 clients that read pages, products, suggestions and categories, a second apart."""
+    paths = _mixed_paths(bench, database)
+    with _server(bench, database) as port:
+        _load(port, paths=paths, clients=20, think=0.05, seconds=2)
+        found = _load(port, paths=paths, clients=CLIENTS, think=THINK, seconds=CROWD_SECONDS)
+    say(f"{CLIENTS} clients: {found['per_second']:.0f} requests/s, p95 {found['p95']:.3f} s")
+    detail = {
+        "clients": CLIENTS,
+        "think_seconds": THINK,
+        "requests": found["requests"],
+        "requests_per_second": round(found["per_second"]),
+        "median_ms": round(found["median"] * 1000, 1),
+        "p99_ms": round(found["p99"] * 1000, 1),
+        "client_cpu_seconds": round(found["client_cpu_seconds"], 1),
+        "shared": "client and server share the cores",
+        "examples_of_errors": found["examples"],
+    }
+    return [
+        figure("concurrent_1000_errors", found["errors"], "errors", "<= 0", **detail),
+        figure("concurrent_1000_p95", found["p95"] * 1000, "ms", "< 300", **detail),
+    ]
+
+
+def _mixed_paths(bench: Bench, database: str) -> list[str]:
+    """Of ten requests: four pages, three products, two suggestions, one list of categories."""
+    chance = random.Random(5)
+    with bench.connect(database) as db:
+        rows = db.execute("SELECT slug FROM catalog_slug_summary ORDER BY md5(slug) LIMIT 2000")
+        slugs = [slug for (slug,) in rows]
+        tags = [tag for (tag,) in db.execute("SELECT tag FROM catalog_category_counts")]
+    paths = []
+    for slug in slugs:
+        pages = [
+            f"/api/v1/catalog?page={chance.randint(1, 50)}",
+            f"/api/v1/catalog?categories={quote(chance.choice(tags))}&sort=price",
+            "/api/v1/catalog?sort=-discount",
+            f"/api/v1/catalog?availability=available&min_price={chance.randint(5, 20)}",
+        ]
+        products = [f"/api/v1/products/{quote(each)}" for each in chance.sample(slugs, 3)]
+        typed = chance.choice(slugs)
+        suggestions = [
+            f"/api/v1/search/suggest?q={quote(typed[: chance.randint(3, 16)])}",
+            f"/api/v1/search/suggest?q={quote(slug[:14])}&limit=5",
+        ]
+        paths += [*pages, *products, *suggestions, "/api/v1/meta/categories"]
+    return paths
+
+
+@contextmanager
+def _server(bench: Bench, database: str) -> Iterator[int]:
+    """The web server as `script/server` starts it, on a free port, with `bench.settings`."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each client
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    metrics = bench.folder / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir()
+    log = (bench.folder / "web.log").open("wb")
+    process = subprocess.Popen(
+        web.command(Namespace(host="127.0.0.1", port=port, workers=2)),
+        cwd=PROJECT,
+        env=bench.environment(database, PROCESS_ROLE="web", PROMETHEUS_MULTIPROC_DIR=str(metrics)),
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        _await(port, process, bench)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def _await(port: int, process: subprocess.Popen, bench: Bench) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/bench/smallest", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    last = (bench.folder / "web.log").read_text(errors="replace")[-2000:]
+    raise CannotRunError(f"the web server did not start: {last}")
+
+
+def _hammer(port: int, path: str, *, seconds: int) -> float:
+    """Requests a second of one path, asked for without a pause."""
+    wrk = shutil.which("wrk")
+    if not wrk:
+        found = _load(port, paths=[path], clients=CONNECTIONS, think=0, seconds=seconds)
+        if found["errors"]:
+            raise CannotRunError(f"{path}: {found['examples']}")
+        return found["per_second"]
+    url = f"http://127.0.0.1:{port}{path}"
+    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise CannotRunError(f"wrk on {path}: {said}")
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
+
+
+def _load(port: int, **plan: object) -> dict:
+    command = [sys.executable, "-m", "bench.load", json.dumps({"port": port, **plan})]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotRunError(f"the load generator failed: {done.stderr[-1000:]}")
+    return json.loads(done.stdout)
