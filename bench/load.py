@@ -1,7 +1,7 @@
 """A load generator: many keep-alive clients on raw sockets, in one process.
 
-`python -m bench.load '{"port": …, "paths": […], "clients": …, "think": …, "seconds": …}'` prints
-what it measured as JSON. Latency runs from sending a request to having its whole answer.
+`python -m bench.load` reads {"port": …, "paths": […], "clients": …, "think": …, "seconds": …} from
+standard input and prints what it measured, both JSON. Latency runs from sending a request to having its whole answer.
 """
 
 import asyncio
@@ -101,4 +101,4 @@ async def _run(plan: dict) -> dict:
 if __name__ == "__main__":
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print(json.dumps(asyncio.run(_run(json.loads(sys.argv[1])))))
+    print(json.dumps(asyncio.run(_run(json.load(sys.stdin)))))

@@ -161,8 +161,14 @@ def _hammer(port: int, path: str, *, seconds: int) -> float:
 
 
 def _load(port: int, **plan: object) -> dict:
-    command = [sys.executable, "-m", "bench.load", json.dumps({"port": port, **plan})]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.load"],
+        input=json.dumps({"port": port, **plan}),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise CannotRunError(f"the load generator failed: {done.stderr[-1000:]}")
     return json.loads(done.stdout)

@@ -90,6 +90,7 @@ class Part:
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGINT, _interrupt)  # ignored in what a script starts with "&"
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
