@@ -1,7 +1,8 @@
 """A load generator: many keep-alive clients on raw sockets, in one process.
 
 `python -m bench.load` reads {"port": …, "paths": […], "clients": …, "think": …, "seconds": …} from
-standard input and prints what it measured, both JSON. Latency runs from sending a request to having its whole answer.
+standard input and prints what it measured, both JSON. Latency runs from sending a request to
+having its whole answer.
 """
 
 import asyncio

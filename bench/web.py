@@ -16,6 +16,7 @@ import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from urllib.parse import quote
 
 from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median, say
@@ -67,6 +68,7 @@ def crowd(bench: Bench, database: str) -> list[Figure]:
         "think_seconds": THINK,
         "requests": found["requests"],
         "requests_per_second": round(found["per_second"]),
+        "different_paths": len(set(paths)),
         "median_ms": round(found["median"] * 1000, 1),
         "p99_ms": round(found["p99"] * 1000, 1),
         "client_cpu_seconds": round(found["client_cpu_seconds"], 1),
@@ -80,28 +82,45 @@ def crowd(bench: Bench, database: str) -> list[Figure]:
 
 
 def _mixed_paths(bench: Bench, database: str) -> list[str]:
-    """Of ten requests: four pages, three products, two suggestions, one list of categories."""
+    """Of ten requests four are pages, three products, two suggestions, one the categories.
+
+    Which ones follows Zipf's law with exponent 1, as popularity does (Breslau et al., Web Caching
+    and Zipf-like Distributions, 1999); what is asked for more often stands in the list more often.
+    """
     chance = random.Random(5)
     with bench.connect(database) as db:
-        rows = db.execute("SELECT slug FROM catalog_slug_summary ORDER BY md5(slug) LIMIT 2000")
-        slugs = [slug for (slug,) in rows]
-        tags = [tag for (tag,) in db.execute("SELECT tag FROM catalog_category_counts")]
+        rows = db.execute("SELECT slug FROM catalog_slug_summary ORDER BY md5(slug)")
+        slugs = _Zipf([slug for (slug,) in rows], chance)
+        tags = _Zipf(
+            [tag for (tag,) in db.execute("SELECT tag FROM catalog_category_counts")], chance
+        )
+    pages = _Zipf(list(range(1, 101)), chance)
     paths = []
-    for slug in slugs:
-        pages = [
-            f"/api/v1/catalog?page={chance.randint(1, 50)}",
-            f"/api/v1/catalog?categories={quote(chance.choice(tags))}&sort=price",
-            "/api/v1/catalog?sort=-discount",
+    for _ in range(3_000):
+        paths += [
+            f"/api/v1/catalog?page={pages.draw()}",
+            f"/api/v1/catalog?categories={quote(tags.draw())}&sort=price",
+            f"/api/v1/catalog?sort=-discount&page={pages.draw()}",
             f"/api/v1/catalog?availability=available&min_price={chance.randint(5, 20)}",
+            *(f"/api/v1/products/{quote(slugs.draw())}" for _ in range(3)),
+            *(
+                f"/api/v1/search/suggest?q={quote(slugs.draw()[: chance.randint(3, 20)])}"
+                for _ in range(2)
+            ),
+            "/api/v1/meta/categories",
         ]
-        products = [f"/api/v1/products/{quote(each)}" for each in chance.sample(slugs, 3)]
-        typed = chance.choice(slugs)
-        suggestions = [
-            f"/api/v1/search/suggest?q={quote(typed[: chance.randint(3, 16)])}",
-            f"/api/v1/search/suggest?q={quote(slug[:14])}&limit=5",
-        ]
-        paths += [*pages, *products, *suggestions, "/api/v1/meta/categories"]
     return paths
+
+
+class _Zipf:
+    """Draws from `things`, the n-th with a weight of 1/n."""
+
+    def __init__(self, things: list, chance: random.Random) -> None:
+        self.things, self.chance = things, chance
+        self.weights = list(accumulate(1 / rank for rank in range(1, len(things) + 1)))
+
+    def draw(self):
+        return self.chance.choices(self.things, cum_weights=self.weights)[0]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import random
+import reprlib
 import socket
 import threading
 import time
@@ -262,8 +263,8 @@ def _shown_json(value) -> str:
     """`value` as JSON where it can be, for people to look at; at most 1,000 characters."""
     try:
         return orjson.dumps(value, default=str).decode()[:KEPT_RAW]
-    except TypeError:
-        return repr(value)[:KEPT_RAW]
+    except TypeError:  # nested too deeply, even for repr
+        return reprlib.repr(value)[:KEPT_RAW]
 
 
 def _chunks(source: Source) -> Iterator[_Chunk]:

@@ -55,5 +55,5 @@ def reorder_sellers(*, sellers: Iterable[str]) -> list[str]:
             update_fields=["rank"],
         )
         with connection.cursor() as cursor:
-            cursor.execute(queries("catalog")["raise_fold_state"])
+            cursor.execute(queries("catalog")["spoil_cards"])
     return order

@@ -82,8 +82,8 @@ class Snapshot(models.Model):
 class Change(models.Model):
     """A snapshot that the read models have not folded yet, or a line to compute again.
 
-    Appended by the triggers on `Snapshot` and `Outlier` in the writer's transaction; deleted by
-    the fold. `snapshot_id` is null where the whole line has to be computed from its history.
+    Appended by the triggers on `Snapshot` and by staff's verdicts, in the writer's transaction;
+    deleted by the fold. `snapshot_id` is null where the whole line has to be computed from its history.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -163,7 +163,7 @@ class SellerSummary(models.Model):
 
 
 class SlugSummary(models.Model):
-    """One product: the card. Materialized view over `SellerSummary` and `SellerPriority`."""
+    """One product: the card. Read model over `SellerSummary` and `SellerPriority`, written by folds."""
 
     slug = models.TextField(primary_key=True)
     name = models.TextField()
@@ -179,13 +179,26 @@ class SlugSummary(models.Model):
     last_at = models.DateTimeField()
 
     class Meta:
-        managed = False
         db_table = "catalog_slug_summary"
         verbose_name = "product"
         ordering = ("slug",)
 
     def __str__(self) -> str:
         return self.name
+
+
+class SellerActivity(models.Model):
+    """Up to when a seller is known. One row per seller, written by folds."""
+
+    seller = models.TextField(primary_key=True)
+    newest = models.DateTimeField()
+
+    class Meta:
+        db_table = "catalog_seller_activity"
+        verbose_name_plural = "seller activity"
+
+    def __str__(self) -> str:
+        return self.seller
 
 
 class CategoryCount(models.Model):

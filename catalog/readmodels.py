@@ -77,7 +77,7 @@ def _compare_lines(*, mend: bool, progress: Progress) -> Reconciled:
                 samples += _samples()
             if found and mend:
                 _run("mend_lines")
-                _run("raise_fold_state")
+                _run("spoil_cards")
         count += found
         progress(f"compared {checked:,} lines, {count:,} differences")
     return Reconciled(checked, count, samples[:SAMPLES], pending, fixed=mend)

@@ -303,6 +303,17 @@ class Migration(migrations.Migration):
                     },
                 ),
                 migrations.CreateModel(
+                    name="SellerActivity",
+                    fields=[
+                        ("seller", models.TextField(primary_key=True, serialize=False)),
+                        ("newest", models.DateTimeField()),
+                    ],
+                    options={
+                        "verbose_name_plural": "seller activity",
+                        "db_table": "catalog_seller_activity",
+                    },
+                ),
+                migrations.CreateModel(
                     name="SlugSummary",
                     fields=[
                         ("slug", models.TextField(primary_key=True, serialize=False)),
@@ -337,7 +348,6 @@ class Migration(migrations.Migration):
                         "verbose_name": "product",
                         "db_table": "catalog_slug_summary",
                         "ordering": ("slug",),
-                        "managed": False,
                     },
                 ),
                 migrations.CreateModel(

@@ -64,97 +64,130 @@ CREATE TABLE catalog_outliers (
 );
 CREATE INDEX catalog_outliers_state ON catalog_outliers (state, scraped_at DESC);
 
--- How far each stage has come. The fold and staff raise the first number; the cards, then the
--- categories, follow it.
+-- Up to when each seller is known. A listing counts as current while it is no older than seven days
+-- before that: a truncated poll takes nothing off the shelf.
+CREATE TABLE catalog_seller_activity (
+    seller text COLLATE "C" PRIMARY KEY,
+    newest timestamptz NOT NULL
+);
+
+-- One card a product. Only the keys of search are indexed, so that a new price stays in its page.
+CREATE TABLE catalog_slug_summary (
+    slug text COLLATE "C" PRIMARY KEY,
+    name text NOT NULL,
+    seller text COLLATE "C" NOT NULL,
+    hero_image_url text NOT NULL,
+    description text NOT NULL,
+    category_tags text[] NOT NULL,
+    sellers integer NOT NULL,
+    offers jsonb NOT NULL,
+    is_available boolean NOT NULL,
+    is_preorder boolean NOT NULL,
+    discount numeric(5, 2) NOT NULL,
+    last_at timestamptz NOT NULL
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+
+-- Filter by category.
+CREATE INDEX catalog_slug_summary_tags ON catalog_slug_summary USING gin (category_tags);
+
+-- How far each stage has come. Folds and staff raise `folded`; what is projected, then counted by
+-- category, follows. `slug_set` grows whenever a card comes or goes, and the search follows it.
 CREATE TABLE catalog_fold_state (
     id boolean PRIMARY KEY DEFAULT true CHECK (id),
     folded bigint NOT NULL DEFAULT 0,
     projected bigint NOT NULL DEFAULT 0,
-    categorised bigint NOT NULL DEFAULT 0
+    categorised bigint NOT NULL DEFAULT 0,
+    slug_set bigint NOT NULL DEFAULT 0,
+    searched bigint NOT NULL DEFAULT 0,
+    all_cards_stale boolean NOT NULL DEFAULT false
 );
 INSERT INTO catalog_fold_state DEFAULT VALUES;
 
--- One card a product. A seller's listing counts as current while it is no older than seven days
--- before that seller's newest snapshot: a truncated poll takes nothing off the shelf.
-CREATE VIEW catalog_slug_projection AS
-WITH seller_newest AS (
-    SELECT seller, max(last_at) AS newest FROM catalog_slug_seller_summary GROUP BY seller
-),
-line AS (
+-- What the cards of these products, or of all for NULL, should say.
+CREATE FUNCTION catalog_cards_of(only_slugs text[])
+RETURNS SETOF catalog_slug_summary LANGUAGE sql STABLE AS $fn$
+    WITH
+    -- The lines of a product, the preferred seller's first.
+    line AS MATERIALIZED (
+        SELECT
+            s.slug, s.seller, s.currency, s.name, s.hero_image_url, s.description, s.category_tags,
+            s.last_at, s.last_price, s.prior_low,
+            s.is_available AND s.last_at >= n.newest - interval '7 days' AS on_sale,
+            s.is_preorder AND s.last_at >= n.newest - interval '7 days' AS on_preorder,
+            row_number() OVER (
+                PARTITION BY s.slug
+                ORDER BY coalesce(p.rank, 2147483647), s.last_at DESC, s.seller, s.currency
+            ) AS place
+        FROM catalog_slug_seller_summary AS s
+        JOIN catalog_seller_activity AS n USING (seller)
+        LEFT JOIN catalog_seller_priority AS p USING (seller)
+        WHERE only_slugs IS NULL OR s.slug = ANY (only_slugs)
+    ),
+    product AS (
+        SELECT
+            slug,
+            count(DISTINCT seller)::integer AS sellers,
+            bool_or(on_sale) AS is_available,
+            bool_or(on_preorder) AS is_preorder,
+            max(last_at) AS last_at,
+            min(place) FILTER (WHERE hero_image_url <> '') AS hero_place,
+            min(place) FILTER (WHERE description <> '') AS description_place,
+            min(category_tags) AS category_tags,
+            min(category_tags) = max(category_tags) AS tags_agree
+        FROM line
+        GROUP BY slug
+    ),
+    united_tags AS (
+        SELECT slug, array_agg(DISTINCT tag ORDER BY tag) AS category_tags
+        FROM product
+        JOIN line USING (slug)
+        CROSS JOIN unnest(line.category_tags) AS tag
+        WHERE NOT tags_agree
+        GROUP BY slug
+    ),
+    best AS (
+        SELECT DISTINCT ON (slug, currency)
+            slug, currency, seller, last_price, prior_low,
+            CASE WHEN last_price < prior_low
+                THEN round(100 * (prior_low - last_price) / prior_low, 2) ELSE 0 END AS discount
+        FROM line
+        WHERE last_price IS NOT NULL AND (on_sale OR on_preorder)
+        ORDER BY slug, currency, last_price, place
+    ),
+    offers AS (
+        SELECT
+            slug,
+            jsonb_object_agg(currency, jsonb_build_object(
+                'price', last_price, 'seller', seller, 'prior_low', prior_low, 'discount', discount
+            )) AS offers,
+            max(discount) AS discount
+        FROM best
+        GROUP BY slug
+    )
     SELECT
-        s.*,
-        coalesce(p.rank, 2147483647) AS rank,
-        s.is_available AND s.last_at >= n.newest - interval '7 days' AS on_sale,
-        s.is_preorder AND s.last_at >= n.newest - interval '7 days' AS on_preorder
-    FROM catalog_slug_seller_summary AS s
-    JOIN seller_newest AS n USING (seller)
-    LEFT JOIN catalog_seller_priority AS p USING (seller)
-),
-projection AS (
-    SELECT
-        slug,
-        (array_agg(name ORDER BY rank, last_at DESC, seller, currency))[1] AS name,
-        (array_agg(seller ORDER BY rank, last_at DESC, seller, currency))[1] AS seller,
-        coalesce((array_agg(hero_image_url ORDER BY rank, last_at DESC, seller, currency)
-            FILTER (WHERE hero_image_url <> ''))[1], '') AS hero_image_url,
-        coalesce((array_agg(description ORDER BY rank, last_at DESC, seller, currency)
-            FILTER (WHERE description <> ''))[1], '') AS description,
-        count(DISTINCT seller)::integer AS sellers,
-        bool_or(on_sale) AS is_available,
-        bool_or(on_preorder) AS is_preorder,
-        max(last_at) AS last_at
-    FROM line
-    GROUP BY slug
-),
-tags AS (
-    SELECT slug, array_agg(DISTINCT tag ORDER BY tag) AS category_tags
-    FROM line, unnest(category_tags) AS tag
-    GROUP BY slug
-),
-best AS (
-    SELECT DISTINCT ON (slug, currency)
-        slug, currency, seller, last_price, prior_low,
-        CASE WHEN last_price < prior_low
-            THEN round(100 * (prior_low - last_price) / prior_low, 2) ELSE 0 END AS discount
-    FROM line
-    WHERE last_price IS NOT NULL AND (on_sale OR on_preorder)
-    ORDER BY slug, currency, last_price, rank, last_at DESC, seller
-),
-offers AS (
-    SELECT
-        slug,
-        jsonb_object_agg(currency, jsonb_build_object(
-            'price', last_price, 'seller', seller, 'prior_low', prior_low, 'discount', discount
-        )) AS offers,
-        max(discount) AS discount
-    FROM best
-    GROUP BY slug
-)
-SELECT
-    projection.slug,
-    projection.name,
-    projection.seller,
-    projection.hero_image_url,
-    projection.description,
-    coalesce(tags.category_tags, '{}') AS category_tags,
-    projection.sellers,
-    coalesce(offers.offers, '{}') AS offers,
-    projection.is_available,
-    projection.is_preorder,
-    coalesce(offers.discount, 0)::numeric(5, 2) AS discount,
-    projection.last_at
-FROM projection
-LEFT JOIN tags USING (slug)
-LEFT JOIN offers USING (slug);
+        product.slug,
+        preferred.name,
+        preferred.seller,
+        coalesce(hero.hero_image_url, '') AS hero_image_url,
+        coalesce(described.description, '') AS description,
+        CASE WHEN product.tags_agree THEN product.category_tags ELSE united_tags.category_tags END
+            AS category_tags,
+        product.sellers,
+        coalesce(offers.offers, '{}') AS offers,
+        product.is_available,
+        product.is_preorder,
+        coalesce(offers.discount, 0)::numeric(5, 2) AS discount,
+        product.last_at
+    FROM product
+    JOIN line AS preferred ON preferred.slug = product.slug AND preferred.place = 1
+    LEFT JOIN line AS hero ON hero.slug = product.slug AND hero.place = product.hero_place
+    LEFT JOIN line AS described
+        ON described.slug = product.slug AND described.place = product.description_place
+    LEFT JOIN united_tags ON united_tags.slug = product.slug
+    LEFT JOIN offers ON offers.slug = product.slug
+$fn$;
 
-CREATE MATERIALIZED VIEW catalog_slug_summary AS SELECT * FROM catalog_slug_projection;
-
--- REFRESH … CONCURRENTLY needs it; prefix search and keyset paging by slug read it.
-CREATE UNIQUE INDEX catalog_slug_summary_slug ON catalog_slug_summary (slug);
--- Filter by category.
-CREATE INDEX catalog_slug_summary_tags ON catalog_slug_summary USING gin (category_tags);
--- Newest first, by keyset.
-CREATE INDEX catalog_slug_summary_last_at ON catalog_slug_summary (last_at DESC, slug);
+CREATE VIEW catalog_slug_projection AS SELECT * FROM catalog_cards_of(NULL);
 
 CREATE VIEW catalog_category_projection AS
 SELECT
@@ -164,6 +197,7 @@ SELECT
 FROM catalog_slug_summary, unnest(category_tags) AS tag
 GROUP BY tag;
 
+-- Which categories there are, and how many products each has.
 CREATE MATERIALIZED VIEW catalog_category_counts AS SELECT * FROM catalog_category_projection;
 
 CREATE UNIQUE INDEX catalog_category_counts_tag ON catalog_category_counts (tag);

@@ -491,6 +491,77 @@ BEGIN
     ORDER BY slug, seller, currency, day;
 END $fn$;
 
+-- Notes up to when the sellers in _new are known now. Returns the products of which a listing went
+-- off its shelf by that, or came back.
+CREATE FUNCTION catalog_move_shelves()
+RETURNS SETOF text LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+BEGIN
+    DROP TABLE IF EXISTS _moved;
+    CREATE TEMP TABLE _moved ON COMMIT DROP AS
+    SELECT seller, a.newest AS before, after.newest AS after
+    FROM (
+        SELECT seller, max(scraped_at) AS newest, bool_or(snapshot_id IS NULL) AS whole
+        FROM _new
+        GROUP BY seller
+    ) AS n
+    LEFT JOIN catalog_seller_activity AS a USING (seller)
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN n.whole THEN (
+                SELECT max(s.last_at) FROM catalog_slug_seller_summary AS s
+                WHERE s.seller = n.seller
+            )
+            ELSE greatest(a.newest, n.newest)
+        END AS newest
+    ) AS after
+    WHERE a.newest IS DISTINCT FROM after.newest;
+
+    DELETE FROM catalog_seller_activity AS a USING _moved AS m
+    WHERE a.seller = m.seller AND m.after IS NULL;
+    INSERT INTO catalog_seller_activity
+    SELECT seller, after FROM _moved WHERE after IS NOT NULL
+    ON CONFLICT (seller) DO UPDATE SET newest = excluded.newest;
+
+    RETURN QUERY
+    SELECT s.slug
+    FROM _moved AS m
+    JOIN catalog_slug_seller_summary AS s USING (seller)
+    WHERE s.last_at >= least(m.before, m.after) - interval '7 days'
+        AND s.last_at < greatest(m.before, m.after) - interval '7 days';
+END $fn$;
+
+-- Makes the cards of these products, or of all for NULL, what catalog_cards_of says.
+CREATE FUNCTION catalog_write_cards(slugs text[])
+RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
+BEGIN
+    DROP TABLE IF EXISTS _cards;
+    CREATE TEMP TABLE _cards (LIKE catalog_slug_summary) ON COMMIT DROP;
+    INSERT INTO _cards SELECT * FROM catalog_cards_of(slugs);
+    ANALYZE _cards;
+    UPDATE catalog_slug_summary AS card SET
+        name = c.name, seller = c.seller, hero_image_url = c.hero_image_url,
+        description = c.description, category_tags = c.category_tags, sellers = c.sellers,
+        offers = c.offers, is_available = c.is_available, is_preorder = c.is_preorder,
+        discount = c.discount, last_at = c.last_at
+    FROM _cards AS c
+    WHERE card.slug = c.slug AND card.* IS DISTINCT FROM c.*;
+
+    WITH gone AS (
+        DELETE FROM catalog_slug_summary AS card
+        WHERE (slugs IS NULL OR card.slug = ANY (slugs))
+            AND NOT EXISTS (SELECT FROM _cards AS c WHERE c.slug = card.slug)
+        RETURNING 1
+    ),
+    come AS (
+        INSERT INTO catalog_slug_summary
+        SELECT c.* FROM _cards AS c
+        WHERE NOT EXISTS (SELECT FROM catalog_slug_summary AS card WHERE card.slug = c.slug)
+        RETURNING 1
+    )
+    UPDATE catalog_fold_state SET slug_set = slug_set + 1
+    WHERE EXISTS (SELECT FROM gone) OR EXISTS (SELECT FROM come);
+END $fn$;
+
 -- Only one process folds, rebuilds or mends at a time; held to the end of the transaction.
 CREATE FUNCTION catalog_lock_fold()
 RETURNS void LANGUAGE sql AS $fn$ SELECT pg_advisory_xact_lock(hashtext('catalog_fold')) $fn$;
@@ -557,20 +628,37 @@ BEGIN
         PERFORM catalog_compare();
         PERFORM catalog_mend();
     END IF;
+    PERFORM catalog_write_cards(ARRAY(
+        SELECT slug FROM _lines UNION SELECT slug FROM catalog_move_shelves() AS slug
+    ));
     UPDATE catalog_fold_state SET folded = folded + 1;
 END $fn$;
 
--- Brings the cards up to the lines. Returns whether they were behind.
+-- Brings to the cards what folds did not write there (the order of sellers, what was mended), and
+-- the search up to the cards. Returns whether there is anything new to see.
 CREATE FUNCTION catalog_project_cards(force boolean DEFAULT false)
 RETURNS boolean LANGUAGE plpgsql SET work_mem = '128MB' AS $fn$
+DECLARE
+    state catalog_fold_state;
 BEGIN
     PERFORM catalog_lock_fold();
-    IF NOT force AND (SELECT folded = projected FROM catalog_fold_state) THEN
+    SELECT * INTO state FROM catalog_fold_state;
+    IF force OR state.all_cards_stale THEN
+        DELETE FROM catalog_seller_activity AS a
+        WHERE NOT EXISTS (SELECT FROM catalog_slug_seller_summary AS s WHERE s.seller = a.seller);
+        INSERT INTO catalog_seller_activity
+        SELECT seller, max(last_at) FROM catalog_slug_seller_summary GROUP BY seller
+        ON CONFLICT (seller) DO UPDATE SET newest = excluded.newest;
+        PERFORM catalog_write_cards(NULL);
+        SELECT * INTO state FROM catalog_fold_state;
+    ELSIF state.folded = state.projected THEN
         RETURN false;
     END IF;
-    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_slug_summary;
-    PERFORM catalog_project_search(force);
-    UPDATE catalog_fold_state SET projected = folded;
+    IF force OR state.slug_set <> state.searched THEN
+        PERFORM catalog_project_search(force);
+    END IF;
+    UPDATE catalog_fold_state
+    SET projected = folded, searched = slug_set, all_cards_stale = false;
     RETURN true;
 END $fn$;
 

@@ -31,53 +31,28 @@ CREATE TABLE catalog_word_variants (
 CREATE INDEX catalog_slug_summary_words ON catalog_slug_summary
     USING gin (array_to_tsvector(string_to_array(slug, '-')));
 
--- Up to when each seller is known: what is a week behind that is off its shelf, as on the cards.
-CREATE MATERIALIZED VIEW catalog_seller_activity AS
-SELECT seller, max(last_at) AS newest FROM catalog_slug_seller_summary GROUP BY seller;
-
-CREATE UNIQUE INDEX catalog_seller_activity_seller ON catalog_seller_activity (seller);
-
--- The set of slugs that the words were taken from.
-CREATE TABLE catalog_search_state (
-    id boolean PRIMARY KEY DEFAULT true CHECK (id),
-    slugs bigint NOT NULL DEFAULT 0,
-    fingerprint numeric NOT NULL DEFAULT 0
-);
-INSERT INTO catalog_search_state DEFAULT VALUES;
-
--- Brings the search up to the cards. The words are taken anew only where the set of slugs is
--- another one: a change of price costs one pass over the slugs. Called by catalog_project_cards.
+-- Takes the words of the slugs anew. Called by catalog_project_cards where the set of slugs changed.
 CREATE FUNCTION catalog_project_search(force boolean DEFAULT false)
 RETURNS void LANGUAGE plpgsql AS $fn$
-DECLARE
-    now_is record;
 BEGIN
-    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_seller_activity;
-    SELECT count(*) AS slugs, coalesce(sum(hashtextextended(slug, 0)), 0) AS fingerprint INTO now_is
-    FROM catalog_slug_summary;
-    UPDATE catalog_search_state AS s
-    SET slugs = now_is.slugs, fingerprint = now_is.fingerprint
-    WHERE (s.slugs, s.fingerprint) IS DISTINCT FROM (now_is.slugs, now_is.fingerprint);
-    IF FOUND OR force THEN
-        IF force THEN
-            DELETE FROM catalog_word_variants;
-        END IF;
-        REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_words;
-        DELETE FROM catalog_word_variants AS v
-        WHERE NOT EXISTS (SELECT FROM catalog_words AS w WHERE w.word = v.word);
-        INSERT INTO catalog_word_variants (variant, word)
-        SELECT v.variant, w.word
-        FROM catalog_words AS w
-        CROSS JOIN LATERAL (
-            SELECT w.word AS variant
-            UNION
-            SELECT left(w.word, i - 1) || substr(w.word, i + 1)
-            FROM generate_series(1, length(w.word)) AS i
-        ) AS v
-        WHERE length(w.word) BETWEEN 4 AND 24 AND NOT EXISTS (
-            SELECT FROM catalog_word_variants AS known
-            WHERE known.variant = w.word AND known.word = w.word
-        )
-        ON CONFLICT DO NOTHING;
+    IF force THEN
+        DELETE FROM catalog_word_variants;
     END IF;
+    REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_words;
+    DELETE FROM catalog_word_variants AS v
+    WHERE NOT EXISTS (SELECT FROM catalog_words AS w WHERE w.word = v.word);
+    INSERT INTO catalog_word_variants (variant, word)
+    SELECT v.variant, w.word
+    FROM catalog_words AS w
+    CROSS JOIN LATERAL (
+        SELECT w.word AS variant
+        UNION
+        SELECT left(w.word, i - 1) || substr(w.word, i + 1)
+        FROM generate_series(1, length(w.word)) AS i
+    ) AS v
+    WHERE length(w.word) BETWEEN 4 AND 24 AND NOT EXISTS (
+        SELECT FROM catalog_word_variants AS known
+        WHERE known.variant = w.word AND known.word = w.word
+    )
+    ON CONFLICT DO NOTHING;
 END $fn$;

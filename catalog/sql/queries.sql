@@ -37,9 +37,9 @@ SELECT count(*) FROM _scope
 UNION ALL
 (SELECT concat_ws(' ', slug, seller, currency, day), stored, truth FROM _point_diff LIMIT %(limit)s)
 
--- name: raise_fold_state
--- Says that lines changed, so that the cards follow.
-UPDATE catalog_fold_state SET folded = folded + 1
+-- name: spoil_cards
+-- Says that any card may be wrong, so that all of them are projected anew.
+UPDATE catalog_fold_state SET folded = folded + 1, all_cards_stale = true
 
 -- name: estimated_snapshots
 -- The planner's idea of how many snapshots there are.
@@ -69,8 +69,13 @@ SELECT folded - projected FROM catalog_fold_state
 SELECT projected - categorised FROM catalog_fold_state
 
 -- name: compare_cards
--- Where the cards differ from what the lines say.
-SELECT slug, 'missing or old' AS what
+-- Where the cards, and what is known of their sellers, differ from what the lines say.
+SELECT seller AS slug, 'its newest snapshot is not the one noted' AS what
+FROM (SELECT seller, max(last_at) AS newest FROM catalog_slug_seller_summary GROUP BY seller) AS s
+FULL JOIN catalog_seller_activity AS a USING (seller)
+WHERE s.newest IS DISTINCT FROM a.newest
+UNION
+SELECT slug, 'missing or old'
 FROM (TABLE catalog_slug_projection EXCEPT TABLE catalog_slug_summary) AS missing
 UNION
 SELECT slug, 'should not be'
