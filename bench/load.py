@@ -1,16 +1,18 @@
 """A load generator: many keep-alive clients on raw sockets, in one process.
 
-`python -m bench.load` reads {"port": …, "paths": […], "clients": …, "think": …, "seconds": …} from
-standard input and prints what it measured, both JSON. Latency runs from sending a request to
-having its whole answer.
+`python -m bench.load` reads {"port": …, "paths": […], "clients": …, "think": …, "warm": …,
+"seconds": …} from standard input and prints what it measured, both JSON: after `warm` seconds of
+the same load, for `seconds`. Latency runs from sending a request to having its whole answer.
 """
 
 import asyncio
 import json
 import random
+import re
 import resource
 import sys
 import time
+from collections import Counter
 
 from bench.harness import percentile
 
@@ -18,7 +20,7 @@ _TIMEOUT = 30.0
 
 
 class _Client(asyncio.Protocol):
-    """One connection; `ask` sends a request and waits for its answer's status."""
+    """One connection; `ask` sends a request and waits for its answer."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
@@ -27,7 +29,8 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport) -> None:
         self.transport = transport
 
-    async def ask(self, request: bytes) -> int:
+    async def ask(self, request: bytes) -> tuple[int, str]:
+        """The status, and what X-Cache says."""
         self.answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         async with asyncio.timeout(_TIMEOUT):
@@ -47,7 +50,8 @@ class _Client(asyncio.Protocol):
         if len(self.buffer) >= end + 4 + length:
             del self.buffer[: end + 4 + length]
             if self.answer and not self.answer.done():
-                self.answer.set_result(int(head[9:12]))
+                state = re.search(rb"\r\nx-cache: *(\w+)", head)
+                self.answer.set_result((int(head[9:12]), state[1].decode() if state else "none"))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(error or ConnectionError("the server closed the connection"))
@@ -69,28 +73,34 @@ async def _visit(number: int, plan: dict, found: dict) -> None:
         try:
             if client is None:
                 _, client = await loop.create_connection(_Client, "127.0.0.1", plan["port"])
-            status = await client.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            status, state = await client.ask(
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            )
         except (OSError, TimeoutError) as error:
             found["errors"].append(f"{path}: {type(error).__name__} {error}")
             client = None
         else:
-            found["latencies"].append(time.perf_counter() - started)
             if status != 200:
                 found["errors"].append(f"{path}: status {status}")
+            if time.monotonic() >= found["start"]:
+                found["latencies"].append(time.perf_counter() - started)
+                found["cache"][state] += 1
         if plan["think"]:
             await asyncio.sleep(plan["think"] * chance.uniform(0.5, 1.5))
 
 
 async def _run(plan: dict) -> dict:
-    found = {"end": time.monotonic() + plan["seconds"], "latencies": [], "errors": []}
-    started = time.monotonic()
+    start = time.monotonic() + plan.get("warm", 0)
+    end = start + plan["seconds"]
+    found = {"start": start, "end": end, "latencies": [], "errors": [], "cache": Counter()}
     await asyncio.gather(*(_visit(number, plan, found) for number in range(plan["clients"])))
     latencies = found["latencies"] or [0.0]
     return {
         "requests": len(found["latencies"]),
         "errors": len(found["errors"]),
         "examples": found["errors"][:3],
-        "per_second": len(found["latencies"]) / (time.monotonic() - started),
+        "per_second": len(found["latencies"]) / (time.monotonic() - start),
+        "cache": dict(found["cache"]),
         **{
             name: percentile(latencies, share)
             for name, share in (("median", 0.5), ("p95", 0.95), ("p99", 0.99), ("worst", 1.0))

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import orjson
 import psycopg
-from django.db import OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -35,6 +35,7 @@ from config import leases, partitions, tally
 from config.sqlfiles import queries
 
 logger = logging.getLogger("spyglass.catalog")
+T = TypeVar("T")
 
 SNAPSHOTS_AT_ONCE = 5_000
 CHUNK_ROWS = 25_000
@@ -115,7 +116,7 @@ def record_snapshots(
 
     `rows`: objects with the fields of `catalog.rows` as keys. `source`: who sent them, for the
     ingest run. `finish` is called with the outcomes in the transaction of the rows, say to store
-    an answer with them. In a transaction of the caller's, call it last, for it ends by locking
+    an answer with them; again where that has to be repeated. In a transaction of the caller's, call it last, for it ends by locking
     the counters of `/metrics`. Raises ValueError for too many rows.
     """
     if len(rows) > SNAPSHOTS_AT_ONCE:
@@ -123,8 +124,8 @@ def record_snapshots(
     if not rows:
         return []
     chunk = _checked(rows)
-    _ensure_partitions(chunk)
-    with transaction.atomic():
+
+    def record() -> list[Outcome]:
         run = IngestRun.objects.create(
             source=source,
             state=IngestRun.State.FINISHED,
@@ -136,7 +137,9 @@ def record_snapshots(
         finish(outcomes)
         refused = _kept(_refused(chunk, recorded), Counts())
         _account(run.pk, run.state, Counts(), _counts(chunk, recorded), refused)
-    return outcomes
+        return outcomes
+
+    return _transact(chunk, record)
 
 
 def ingest_file(
@@ -370,21 +373,37 @@ def _end_run(run: IngestRun, state: str, error: str, digest: str) -> None:
 
 
 def _commit(chunk: _Chunk, run: IngestRun, before: Counts) -> _Recorded:
-    """One chunk in one transaction with its counters; again where it lost a deadlock."""
-    _ensure_partitions(chunk)
+    """One chunk in one transaction with its counters."""
+
+    def record() -> _Recorded:
+        recorded = _record(chunk, run.pk)
+        refused = _kept(_refused(chunk, recorded), before)
+        _account(run.pk, run.state, before, _counts(chunk, recorded), refused)
+        return recorded
+
+    return _transact(chunk, record)
+
+
+def _transact(chunk: _Chunk, record: Callable[[], T]) -> T:
+    """`record()` in a transaction, the chunk's months being there; again where that passes."""
     for attempt in range(1, _ATTEMPTS + 1):
+        _ensure_partitions(chunk)
         try:
             with transaction.atomic():
-                recorded = _record(chunk, run.pk)
-                refused = _kept(_refused(chunk, recorded), before)
-                _account(run.pk, run.state, before, _counts(chunk, recorded), refused)
-            return recorded
-        except OperationalError as error:
-            lost = isinstance(error.__cause__, psycopg.errors.TransactionRollback)
-            if not lost or attempt == _ATTEMPTS or connection.in_atomic_block:
+                return record()
+        except (OperationalError, IntegrityError) as error:
+            last = attempt == _ATTEMPTS or connection.in_atomic_block
+            if last or not _passes(error.__cause__):
                 raise
             time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 -- jitter
     raise AssertionError("unreachable")
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Whether it was a lost deadlock, or a month that retention dropped in the meantime."""
+    if isinstance(error, psycopg.errors.CheckViolation):
+        return not error.diag.constraint_name  # of no constraint: "no partition of relation …"
+    return isinstance(error, psycopg.errors.TransactionRollback)
 
 
 def _ensure_partitions(chunk: _Chunk) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from psycopg import sql
@@ -80,13 +80,13 @@ def ensure(table: str, start: date | datetime, end: date | datetime) -> list[str
     """Make the partitions that hold `start` to `end`, both inclusive. Returns the names made.
 
     Call it before the transaction that inserts: the new partition is committed at once. Costs
-    one look-up where they exist.
+    one look-up where they exist. Finishes a drop that died half way where it is in the way.
     """
     declared = get(table)
     wanted = {p.name: p for p in _covering(declared, _utc_date(start), _utc_date(end))}
-    with connection.cursor() as cursor:
-        cursor.execute(queries("config")["missing_tables"], {"names": list(wanted)})
-        missing = [name for (name,) in cursor.fetchall()]
+    missing = _missing(declared, list(wanted))
+    if missing:
+        drop_leftovers(table)
     return [name for name in missing if _create(declared, wanted[name])]
 
 
@@ -142,12 +142,7 @@ def drop(table: str, part: Partition) -> None:
     Killed between the two steps, the detached table is found and dropped by `drop_leftovers`.
     Must run outside a transaction.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            sql.SQL("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY").format(
-                sql.Identifier(table), sql.Identifier(part.name)
-            )
-        )
+    _detach(get(table), part.name, "CONCURRENTLY")
     _drop_detached(get(table), part.name)
 
 
@@ -157,31 +152,57 @@ def drop_leftovers(table: str) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(queries("config")["half_detached_partitions"], {"table": table})
         for (name,) in cursor.fetchall():
-            cursor.execute(
-                sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE").format(
-                    sql.Identifier(table), sql.Identifier(name)
-                )
-            )
-        cursor.execute(queries("config")["detached_partitions"], {"table": table})
-        names = [name for (name,) in cursor.fetchall() if _SUFFIX.search(name)]
-    for name in names:
-        _drop_detached(declared, name)
-    return names
+            _detach(declared, name, "FINALIZE")
+    return [name for name in _detached(declared) if _drop_detached(declared, name)]
 
 
-def _drop_detached(declared: PartitionedTable, name: str) -> None:
+def _missing(declared: PartitionedTable, names: list[str]) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            queries("config")["missing_partitions"], {"table": declared.name, "names": names}
+        )
+        return [name for (name,) in cursor.fetchall()]
+
+
+def _detached(declared: PartitionedTable) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["detached_partitions"], {"table": declared.name})
+        return [name for (name,) in cursor.fetchall() if _SUFFIX.search(name)]
+
+
+def _detach(declared: PartitionedTable, name: str, how: str) -> None:
+    """`how`: CONCURRENTLY, or FINALIZE for what that left behind. Two at once are no error."""
+    statement = sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
+        sql.Identifier(declared.name), sql.Identifier(name), sql.SQL(how)
+    )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    except DatabaseError:
+        with connection.cursor() as cursor:
+            cursor.execute(queries("config")["half_detached_partitions"], {"table": declared.name})
+            halves = [half for (half,) in cursor.fetchall()]
+        if name in halves or not _missing(declared, [name]):
+            raise
+
+
+def _drop_detached(declared: PartitionedTable, name: str) -> bool:
+    """Settle and drop a detached table; False where somebody else has."""
     with transaction.atomic(), connection.cursor() as cursor:
+        _lock(cursor, declared)
+        if name not in _detached(declared):
+            return False
         if declared.before_drop:
             declared.before_drop(cursor, name)
         cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    return True
 
 
 def _create(declared: PartitionedTable, part: Partition) -> bool:
     """Make and attach one partition; False where it stands already."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [declared.name])
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [part.name])
-        if cursor.fetchone()[0]:
+        _lock(cursor, declared)
+        if not _missing(declared, [part.name]):
             return False
         table, name = sql.Identifier(declared.name), sql.Identifier(part.name)
         cursor.execute(
@@ -198,6 +219,11 @@ def _create(declared: PartitionedTable, part: Partition) -> bool:
             )
         )
     return True
+
+
+def _lock(cursor, declared: PartitionedTable) -> None:
+    """One at a time makes or drops this table's partitions, to the end of the transaction."""
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [declared.name])
 
 
 def _covering(declared: PartitionedTable, start: date, end: date) -> Iterator[Partition]:

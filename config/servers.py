@@ -337,6 +337,7 @@ class PostgresServer(_Server):
             "max_wal_size": "4GB",
             # The wheel has pglz alone, which costs a refresh more than the bytes that it saves.
             "wal_compression": "off",
+            "wal_buffers": "64MB",
             "checkpoint_timeout": "15min",
             "random_page_cost": "1.1",  # SSD
             "jit": "off",  # costs more than it gains on short queries

@@ -341,7 +341,8 @@ BEGIN
     CREATE INDEX ON _moments (line, scraped_at);
     ANALYZE _moments;
 
-    INSERT INTO catalog_slug_seller_summary AS line
+    DROP TABLE IF EXISTS _folded;
+    CREATE TEMP TABLE _folded ON COMMIT DROP AS
     WITH total AS (
         SELECT
             line,
@@ -410,13 +411,16 @@ BEGIN
     )
     SELECT
         l.slug, l.seller, l.currency,
-        newest.code_and_name[2], newest.code_and_name[1],
-        coalesce(d.category_tags, '{}'), coalesce(d.hero_image_url, ''),
-        coalesce(d.description, ''), detailed.scraped_at,
+        newest.code_and_name[2] AS name, newest.code_and_name[1] AS product_code,
+        coalesce(d.category_tags, '{}') AS category_tags,
+        coalesce(d.hero_image_url, '') AS hero_image_url,
+        coalesce(d.description, '') AS description,
+        detailed.scraped_at AS details_at,
         total.first_at, newest.last_at, newest.is_available, newest.is_preorder,
         total.last_price, total.last_price_at,
         run.price_since, run.previous_price, prior.prior_low,
-        total.lowest, total.highest, total.lowest, total.highest, total.observations
+        total.lowest, total.highest, total.lowest AS seen_low, total.highest AS seen_high,
+        total.observations, l.known
     FROM newest
     JOIN total USING (line)
     JOIN _lines AS l USING (line)
@@ -428,40 +432,53 @@ BEGIN
         FROM product_price_snapshots AS s
         WHERE s.id = detailed.details_id AND s.scraped_at = detailed.scraped_at
         OFFSET 0
-    ) AS d ON true
-    ORDER BY l.slug, l.seller, l.currency
-    ON CONFLICT (slug, seller, currency) DO UPDATE SET
-        name = excluded.name,
-        product_code = excluded.product_code,
-        category_tags = CASE WHEN excluded.details_at IS NULL
-            THEN line.category_tags ELSE excluded.category_tags END,
-        hero_image_url = CASE WHEN excluded.details_at IS NULL
-            THEN line.hero_image_url ELSE excluded.hero_image_url END,
-        description = CASE WHEN excluded.details_at IS NULL
-            THEN line.description ELSE excluded.description END,
-        details_at = coalesce(excluded.details_at, line.details_at),
-        last_at = excluded.last_at,
-        is_available = excluded.is_available,
-        is_preorder = excluded.is_preorder,
-        last_price = coalesce(excluded.last_price, line.last_price),
-        last_price_at = coalesce(excluded.last_price_at, line.last_price_at),
-        price_since = coalesce(excluded.price_since, line.price_since),
-        previous_price = CASE WHEN excluded.price_since IS NULL
-            THEN line.previous_price ELSE excluded.previous_price END,
-        prior_low = CASE WHEN excluded.price_since IS NULL
-            THEN line.prior_low ELSE excluded.prior_low END,
-        lowest = least(line.lowest, excluded.lowest),
-        highest = greatest(line.highest, excluded.highest),
-        seen_low = least(line.seen_low, excluded.seen_low),
-        seen_high = greatest(line.seen_high, excluded.seen_high),
-        observations = line.observations + excluded.observations;
+    ) AS d ON true;
+    ANALYZE _folded;
+
+    UPDATE catalog_slug_seller_summary AS line SET
+        name = f.name,
+        product_code = f.product_code,
+        category_tags = CASE WHEN f.details_at IS NULL
+            THEN line.category_tags ELSE f.category_tags END,
+        hero_image_url = CASE WHEN f.details_at IS NULL
+            THEN line.hero_image_url ELSE f.hero_image_url END,
+        description = CASE WHEN f.details_at IS NULL
+            THEN line.description ELSE f.description END,
+        details_at = coalesce(f.details_at, line.details_at),
+        last_at = f.last_at,
+        is_available = f.is_available,
+        is_preorder = f.is_preorder,
+        last_price = coalesce(f.last_price, line.last_price),
+        last_price_at = coalesce(f.last_price_at, line.last_price_at),
+        price_since = coalesce(f.price_since, line.price_since),
+        previous_price = CASE WHEN f.price_since IS NULL
+            THEN line.previous_price ELSE f.previous_price END,
+        prior_low = CASE WHEN f.price_since IS NULL
+            THEN line.prior_low ELSE f.prior_low END,
+        lowest = least(line.lowest, f.lowest),
+        highest = greatest(line.highest, f.highest),
+        seen_low = least(line.seen_low, f.seen_low),
+        seen_high = greatest(line.seen_high, f.seen_high),
+        observations = line.observations + f.observations
+    FROM _folded AS f
+    WHERE f.known
+        AND line.slug = f.slug AND line.seller = f.seller AND line.currency = f.currency;
+
+    INSERT INTO catalog_slug_seller_summary
+    SELECT
+        slug, seller, currency, name, product_code, category_tags, hero_image_url, description,
+        details_at, first_at, last_at, is_available, is_preorder, last_price, last_price_at,
+        price_since, previous_price, prior_low, lowest, highest, seen_low, seen_high, observations
+    FROM _folded
+    WHERE NOT known
+    ORDER BY slug, seller, currency;
 
     DROP TABLE IF EXISTS _days;
     CREATE TEMP TABLE _days ON COMMIT DROP AS
     SELECT
         l.slug, l.seller, l.currency, days.day,
         prices[1] AS first_price, prices[cardinality(prices)] AS last_price, low, high,
-        observations, days.day = (l.last_price_at AT TIME ZONE 'UTC')::date AS known
+        observations, days.day = (l.last_price_at AT TIME ZONE 'UTC')::date AS stored
     FROM (
         SELECT
             line, (scraped_at AT TIME ZONE 'UTC')::date AS day,
@@ -480,14 +497,14 @@ BEGIN
         high = greatest(point.high, d.high),
         observations = point.observations + d.observations
     FROM _days AS d
-    WHERE d.known
+    WHERE d.stored
         AND point.slug = d.slug AND point.seller = d.seller AND point.currency = d.currency
         AND point.day = d.day;
 
     INSERT INTO catalog_price_points
     SELECT slug, seller, currency, day, first_price, last_price, low, high, observations
     FROM _days
-    WHERE known IS NOT true
+    WHERE stored IS NOT true
     ORDER BY slug, seller, currency, day;
 END $fn$;
 
@@ -596,7 +613,7 @@ BEGIN
     CREATE TEMP TABLE _lines ON COMMIT DROP AS
     SELECT
         row_number() OVER ()::integer AS line,
-        n.slug, n.seller, n.currency, s.last_price, s.last_price_at,
+        n.slug, n.seller, n.currency, s.slug IS NOT NULL AS known, s.last_price, s.last_price_at,
         CASE WHEN NOT n.whole THEN n.first_new END AS first_new,
         n.whole OR coalesce(n.first_new <= s.last_at, false) AS slow,
         n.whole OR coalesce(greatest(n.high, s.seen_high) > 3 * least(n.low, s.seen_low), false)

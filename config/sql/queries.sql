@@ -5,11 +5,11 @@ VALUES (%(name)s, %(labels)s, %(value)s)
 ON CONFLICT (name, labels) DO UPDATE SET value = config_tally.value + excluded.value
 
 -- name: existing_partitions
--- The partitions of a table with their bounds as text, oldest first.
+-- The partitions of a table with their bounds as text, oldest first; none whose drop has begun.
 SELECT child.relname, pg_get_expr(child.relpartbound, child.oid)
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
-WHERE pg_inherits.inhparent = to_regclass(%(table)s)
+WHERE pg_inherits.inhparent = to_regclass(%(table)s) AND NOT pg_inherits.inhdetachpending
 ORDER BY child.relname
 
 -- name: advance_read_model
@@ -90,9 +90,14 @@ WHERE held.expires_at <= clock_timestamp()
         AND held.request_hash = excluded.request_hash)
 RETURNING id
 
--- name: missing_tables
--- Which of these tables do not exist, in the order given.
+-- name: missing_partitions
+-- Which of these are no partitions of the table (yet, or any more), in the order given. Not by
+-- to_regclass: a session may answer that from its cache after another one made the table.
 SELECT name
 FROM unnest(%(names)s::text[]) WITH ORDINALITY AS wanted (name, position)
-WHERE to_regclass(name) IS NULL
+WHERE NOT EXISTS (
+    SELECT FROM pg_inherits
+    JOIN pg_class AS child ON child.oid = inhrelid
+    WHERE inhparent = %(table)s::regclass AND child.relname = wanted.name AND NOT inhdetachpending
+)
 ORDER BY position

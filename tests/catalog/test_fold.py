@@ -46,8 +46,13 @@ def refresh() -> None:
 
 
 def differences() -> list[str]:
-    model = readmodels.all()["catalog_slug_seller_summary"]
-    return model.reconcile(False, lambda text: None).samples
+    """Of lines and their days, and of the cards that the fold wrote with them."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE catalog_fold_state SET projected = folded")
+    models = [
+        readmodels.all()[name] for name in ("catalog_slug_seller_summary", "catalog_slug_summary")
+    ]
+    return [text for m in models for text in m.reconcile(False, lambda text: None).samples]
 
 
 def at(days: float, hours: float = 6) -> datetime:
