@@ -9,7 +9,7 @@ ROUNDS = 5
 CHANGED_SLUGS = 2_000
 
 # The content of both read models, as the requirements planned it: materialized views over the
-# snapshots. The definitions are those of catalog_compute and catalog_slug_projection, the price
+# snapshots. The definitions are those of catalog_compute and catalog_cards_of, the price
 # points in an array in the summary. (As a view of their own they take longer to refresh.)
 _VIEWS = """
 CREATE MATERIALIZED VIEW bench_slug_seller_summary AS
@@ -134,17 +134,21 @@ LEFT JOIN LATERAL (
 CREATE UNIQUE INDEX ON bench_slug_seller_summary (slug, seller, currency);
 
 DO $do$
+DECLARE
+    definition text := (SELECT prosrc FROM pg_proc WHERE proname = 'catalog_cards_of');
 BEGIN
-    EXECUTE 'CREATE MATERIALIZED VIEW bench_slug_summary AS ' || replace(
-        pg_get_viewdef('catalog_slug_projection'::regclass),
-        'catalog_slug_seller_summary', 'bench_slug_seller_summary');
+    definition := replace(definition, 'only_slugs', 'NULL::text[]');
+    definition := replace(
+        definition, 'catalog_slug_seller_summary', 'bench_slug_seller_summary');
+    definition := replace(
+        definition, 'catalog_seller_activity',
+        '(SELECT seller, max(last_at) AS newest FROM bench_slug_seller_summary GROUP BY seller)');
+    EXECUTE 'CREATE MATERIALIZED VIEW bench_slug_summary AS ' || definition;
 END $do$;
 
 CREATE UNIQUE INDEX ON bench_slug_summary (slug);
 CREATE INDEX ON bench_slug_summary USING gin (category_tags);
-CREATE INDEX ON bench_slug_summary USING gin (slug gin_trgm_ops);
-CREATE INDEX ON bench_slug_summary (last_at DESC, slug);
-CREATE INDEX ON bench_slug_summary (discount DESC, slug);
+CREATE INDEX ON bench_slug_summary USING gin (array_to_tsvector(string_to_array(slug, '-')));
 ANALYZE bench_slug_seller_summary, bench_slug_summary;
 """
 
