@@ -116,8 +116,9 @@ def record_snapshots(
 
     `rows`: objects with the fields of `catalog.rows` as keys. `source`: who sent them, for the
     ingest run. `finish` is called with the outcomes in the transaction of the rows, say to store
-    an answer with them; again where that has to be repeated. In a transaction of the caller's, call it last, for it ends by locking
-    the counters of `/metrics`. Raises ValueError for too many rows.
+    an answer with them, and again where that is repeated after a lost deadlock. In a transaction
+    of the caller's, call it last, for it ends by locking the counters of `/metrics`. Raises
+    ValueError for too many rows.
     """
     if len(rows) > SNAPSHOTS_AT_ONCE:
         raise ValueError(f"{len(rows):,} rows: at most {SNAPSHOTS_AT_ONCE:,} at once")

@@ -217,7 +217,9 @@ class _Generations:
             self._listen()
             pushes = self._pushes
             found = self._read()
-            if found is not None:
+            if found is None:
+                now = time.monotonic()  # from the end of the wait, or the next caller waits too
+            else:
                 self._adopt(found, pushes)
             self.fresh_until = now + POLL_SECONDS
         finally:

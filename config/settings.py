@@ -140,7 +140,12 @@ if PROCESS_ROLE == "web":
     _OPTIONS["pool"] = {
         "min_size": 1,
         "max_size": env.int("DB_POOL_MAX", default=8),
-        "timeout": 5,
+        # Seconds until a 503 says that PostgreSQL is away. A request may wait twice: for the
+        # generations of the read models, then for its own data.
+        "timeout": 1.5,
+        # The pool tries again by itself for this long. By default for 5 minutes with growing
+        # pauses, during which PostgreSQL may be back; given up, the next request tries at once.
+        "reconnect_timeout": 0.5,
         "max_lifetime": 1800,
     }
 # PgBouncer refuses start-up options: with it, set the timeouts on the database role instead.
