@@ -183,14 +183,18 @@ def ingest_file(
 
 
 def mark_dead_runs() -> int:
-    """Mark the ingest runs whose process is gone as interrupted; how many there were.
+    """Mark the ingest runs whose process is gone as interrupted; how many there were."""
+    running = IngestRun.objects.filter(state=IngestRun.State.RUNNING)
+    dead = [run.pk for run in running if is_dead(run)]
+    return running.filter(pk__in=dead).update(state=IngestRun.State.INTERRUPTED, finished_at=Now())
+
+
+def is_dead(run: IngestRun) -> bool:
+    """Whether the process of a running ingest is gone.
 
     A process of another host is presumed dead after a day; if it lives, its next chunk says so.
     """
-    running = IngestRun.objects.filter(state=IngestRun.State.RUNNING)
-    too_old = timezone.now() - _PRESUMED_DEAD
-    dead = [run.pk for run in running if leases.is_dead(run) or run.started_at < too_old]
-    return running.filter(pk__in=dead).update(state=IngestRun.State.INTERRUPTED, finished_at=Now())
+    return leases.is_dead(run) or run.started_at < timezone.now() - _PRESUMED_DEAD
 
 
 def default_rejects_path(path: str) -> str:

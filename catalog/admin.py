@@ -1,6 +1,5 @@
 """Staff screens of the catalog: products with their chart, outliers, order of sellers, ingests."""
 
-from datetime import timedelta
 from pathlib import Path
 
 from django import forms
@@ -22,19 +21,19 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminTextareaWidget
 
-from catalog import charts, curation, uploads
+from catalog import actions, charts, curation, queries, uploads
 from catalog.models import (
     CategoryCount,
     IngestReject,
     IngestRun,
     Outlier,
+    SellerActivity,
     SellerPriority,
     SellerSummary,
     SlugSummary,
 )
 from catalog.rows import REASONS
 from catalog.slugs import fold
-from config import leases
 from config.admin import dashboard
 from config.admin.base import (
     COUNT_LIMIT,
@@ -48,8 +47,8 @@ from config.admin.base import (
     render,
     span,
     start_job,
-    worker_is_alive,
 )
+from config.runs import worker_is_alive
 
 REFRESH = "refresh_catalog"
 CATEGORIES_LISTED = 200
@@ -209,13 +208,15 @@ def _shown_line(line: SellerSummary) -> dict:
     def price(amount):
         return "–" if amount is None else money(amount, line.currency)
 
+    current = charts.is_current(line)
+    reduced = queries.discount(line.last_price, line.prior_low) if current else 0
     return {
         "seller": line.seller,
         "code": line.product_code,
         "price": price(line.last_price),
         "since": ago(line.price_since),
         "prior_low": price(line.prior_low),
-        "discount": discount_badge(charts.discount(line) if charts.is_current(line) else 0) or "–",
+        "discount": discount_badge(reduced) or "–",
         "lowest": price(line.lowest),
         "highest": price(line.highest),
         "availability": availability(line),
@@ -406,7 +407,7 @@ class SellerPriorityAdmin(ModelAdmin):
     def rank_view(self, request: HttpRequest) -> HttpResponse:
         """Give one seller that has no rank the last one."""
         seller = request.POST.get("seller", "")
-        if not SellerSummary.objects.filter(seller=seller).exists():
+        if not SellerActivity.objects.filter(seller=seller).exists():
             raise Http404(f"no seller {seller!r}")
         with transaction.atomic():
             ranked = SellerPriority.objects.order_by("rank", "seller")
@@ -436,8 +437,8 @@ def _moved(request) -> list[str]:
 def _unranked() -> list[str]:
     """Sellers that staff have not ordered; they come after all others, freshest first."""
     ranked = SellerPriority.objects.values("seller")
-    others = SellerSummary.objects.exclude(seller__in=ranked).order_by("seller")
-    return list(others.values_list("seller", flat=True).distinct()[:UNRANKED_LISTED])
+    others = SellerActivity.objects.exclude(seller__in=ranked).order_by("seller")
+    return list(others.values_list("seller", flat=True)[:UNRANKED_LISTED])
 
 
 class RejectInline(TabularInline):
@@ -583,7 +584,7 @@ class IngestRunAdmin(ReadOnlyAdmin):
 
     @display(description="state", ordering="state")
     def shown_state(self, run):
-        if run.state == IngestRun.State.RUNNING and _is_dead(run):
+        if run.state == IngestRun.State.RUNNING and actions.is_dead(run):
             return badge("dead", "bad", "Its process is gone. Ingest the file again to go on.")
         return badge(run.state, _RUN_LEVELS[run.state], run.get_state_display())
 
@@ -686,12 +687,6 @@ def _rejects_file(run: IngestRun) -> Path | None:
     file = Path(run.rejects_path)
     inside = file.resolve().parent == (uploads.folder() / "rejects").resolve()
     return file if inside and file.is_file() else None
-
-
-def _is_dead(run: IngestRun) -> bool:
-    if run.started_at < timezone.now() - timedelta(days=1):
-        return True
-    return bool(run.owner and run.pid) and leases.is_dead(run)
 
 
 def _alarming(count: int) -> str:

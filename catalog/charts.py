@@ -11,12 +11,13 @@ from django.conf import settings
 from django.utils import timezone
 
 from catalog.models import Outlier, PricePoint, SellerPriority, SellerSummary
+from catalog.queries import discount
 
 EPOCH = date(1970, 1, 1)
 YEARS = 10  # how far back the chart goes
 MAX_LINES = 24  # more cannot be told apart; staff's order decides which
 MAX_OUTLIERS = 200  # the newest
-# A listing holds its price for as long as it counts as current: see catalog_slug_projection.
+# A listing holds its price for as long as it counts as current: see catalog_cards_of.
 HOLDS_DAYS = 7
 
 
@@ -62,13 +63,6 @@ def price_chart(*, slug: str, lines: list[SellerSummary], outliers: list[Outlier
     return {"currencies": shown}
 
 
-def discount(line: SellerSummary) -> float:
-    """Percent that the last price is below the prior low, 0 where it is not reduced."""
-    if line.last_price is None or not line.prior_low or line.last_price >= line.prior_low:
-        return 0.0
-    return round(float(100 * (line.prior_low - line.last_price) / line.prior_low), 2)
-
-
 def is_current(line: SellerSummary) -> bool:
     """Whether the line can be had now, by its own last snapshot."""
     return (line.is_available or line.is_preorder) and line.last_price is not None
@@ -101,7 +95,7 @@ def _line(line: SellerSummary, days: list[tuple], outliers: list[Outlier], colou
         "price": float(line.last_price),
         "since": _day(line.price_since),
         "priorLow": None if line.prior_low is None else float(line.prior_low),
-        "discount": discount(line),
+        "discount": float(discount(line.last_price, line.prior_low)),
         "days": [day for day, *_ in kept],
         "prices": [last for _, last, _, _ in kept],
         "lows": [low for *_, low, _ in kept],

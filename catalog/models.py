@@ -83,7 +83,8 @@ class Change(models.Model):
     """A snapshot that the read models have not folded yet, or a line to compute again.
 
     Appended by the triggers on `Snapshot` and by staff's verdicts, in the writer's transaction;
-    deleted by the fold. `snapshot_id` is null where the whole line has to be computed from its history.
+    deleted by the fold. `snapshot_id` is null where the whole line has to be computed from its
+    history.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -163,7 +164,10 @@ class SellerSummary(models.Model):
 
 
 class SlugSummary(models.Model):
-    """One product: the card. Read model over `SellerSummary` and `SellerPriority`, written by folds."""
+    """One product: the card. Read model over `SellerSummary` and `SellerPriority`.
+
+    Written by folds, for the products that they touch.
+    """
 
     slug = models.TextField(primary_key=True)
     name = models.TextField()

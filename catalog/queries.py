@@ -169,11 +169,6 @@ def catalog_total(*, filters: Filters) -> Total:
     return Total(None, max(TOTAL_CAP + 1, _estimate(where, parameters)))
 
 
-def catalog_estimate(*, filters: Filters) -> int:
-    """How many cards match by the planner's statistics, in the time that planning takes."""
-    return _estimate(*filters.condition)
-
-
 def suggest(*, q: str, availability: str = "all", limit: int = 10) -> list[dict[str, Any]]:
     """Products for a search text as it is typed; each says how it matched.
 
@@ -252,6 +247,13 @@ def product(
     targets = [row.pop("moved_to") for row in rows]
     moved = Counter(targets).most_common(1)[0][0] if rows and all(targets) else None
     return Product(_detailed(slug, card), [_line(row) for row in rows], resolution, moved)
+
+
+def discount(price: Decimal | None, prior_low: Decimal | None) -> Decimal:
+    """Percent that a price lies below its prior low, 0 where it does not."""
+    if price is None or not prior_low or price >= prior_low:
+        return Decimal(0)
+    return round(100 * (prior_low - price) / prior_low, 2)
 
 
 def categories() -> list[dict[str, Any]]:
@@ -390,7 +392,6 @@ def _detailed(slug: str, card: dict[str, Any]) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> dict[str, Any]:
     price, low = row["last_price"], row["prior_low"]
-    reduced = price is not None and low is not None and price < low
     return {
         "seller": row["seller"],
         "currency": row["currency"],
@@ -403,7 +404,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
         "price_since": row["price_since"],
         "previous_price": _trimmed(row["previous_price"]),
         "prior_low": _trimmed(low),
-        "discount": _trimmed(round(100 * (low - price) / low, 2)) if reduced else Decimal(0),
+        "discount": _trimmed(discount(price, low)),
         "lowest": _trimmed(row["lowest"]),
         "highest": _trimmed(row["highest"]),
         "first_seen": row["first_at"],

@@ -103,27 +103,27 @@ def _difference(key: str, stored: str | None, truth: str | None) -> str:
 
 
 def _refresh_cards(full: bool, progress: Progress) -> Refreshed:
-    return _refresh_view("project_cards", "catalog_slug_summary", full)
+    return _refresh_table("project_cards", "catalog_slug_summary", full)
 
 
 def _refresh_categories(full: bool, progress: Progress) -> Refreshed:
-    return _refresh_view("count_categories", "catalog_category_counts", full)
+    return _refresh_table("count_categories", "catalog_category_counts", full)
 
 
-def _refresh_view(statement: str, view: str, full: bool) -> Refreshed:
+def _refresh_table(statement: str, table: str, full: bool) -> Refreshed:
     changed = _value(statement, force=full)
-    return Refreshed(_count(view) if changed else 0, changed=changed)
+    return Refreshed(_count(table) if changed else 0, changed=changed)
 
 
-def _count(view: str) -> int:
+def _count(table: str) -> int:
     with connection.cursor() as cursor:
-        count = sql.SQL(queries("catalog")["count_table"]).format(table=sql.Identifier(view))
+        count = sql.SQL(queries("catalog")["count_table"]).format(table=sql.Identifier(table))
         cursor.execute(count)
         return cursor.fetchone()[0]
 
 
-def _reconciler(view: str, behind: str, compare: str, refresh: str) -> Callable:
-    """Compares a materialized view with its definition, where nothing is known to wait for it."""
+def _reconciler(table: str, behind: str, compare: str, refresh: str) -> Callable:
+    """Compares a table or view with its definition, where nothing is known to wait for it."""
 
     def reconcile(fix: bool, progress: Progress) -> Reconciled:
         with transaction.atomic():
@@ -137,7 +137,7 @@ def _reconciler(view: str, behind: str, compare: str, refresh: str) -> Callable:
             if found and fix:
                 _value(refresh, force=True)
         samples = [f"{key}: {what}" for key, what in found[:SAMPLES]]
-        return Reconciled(_count(view), len(found), samples, fixed=fix)
+        return Reconciled(_count(table), len(found), samples, fixed=fix)
 
     return reconcile
 

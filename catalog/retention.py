@@ -8,9 +8,9 @@ from django.utils import timezone
 from config.retention import Rule, register
 
 
-def _expired_runs() -> dict:
+def _expired_runs() -> dict | None:
     days = settings.CATALOG_INGEST_RUNS_RETENTION_DAYS
-    return {"before": timezone.now() - timedelta(days=days)}
+    return {"before": timezone.now() - timedelta(days=days)} if days else None
 
 
 # Rejects first: they refer to their run.

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
 from django_redis import get_redis_connection
@@ -40,6 +40,7 @@ CACHE_REQUESTS = Counter("cache_requests_total", "Lookups by outcome.", ["cache"
 BREAKER_SECONDS = 1.0
 LOCAL_SECONDS = 2.0  # the longest that this process trusts its own copy
 POLL_SECONDS = 2.0  # how old a generation number may be
+RETRY_SECONDS = 0.5  # until PostgreSQL is asked again after it did not answer
 LOCAL_BYTES = 32 * 1024 * 1024  # per process, for each of the two local stores
 KEEP_STALE = 5  # an expired body can stand in for this many TTLs
 BUILD_LOCK_SECONDS = 15  # > the statement timeout of a web process
@@ -187,6 +188,7 @@ class _Generations:
         self.values: dict[str, int] = {}
         self.joined: dict[tuple[str, ...], str] = {}
         self.fresh_until = 0.0
+        self.away = False  # whether PostgreSQL did not answer the last poll
         self._polling = threading.Lock()
         self._changing = threading.Lock()
         self._pushes = 0
@@ -217,11 +219,13 @@ class _Generations:
             self._listen()
             pushes = self._pushes
             found = self._read()
+            self.away = found is None
             if found is None:
-                now = time.monotonic()  # from the end of the wait, or the next caller waits too
+                # From the end of the wait, or the next caller would wait as well.
+                self.fresh_until = time.monotonic() + RETRY_SECONDS
             else:
                 self._adopt(found, pushes)
-            self.fresh_until = now + POLL_SECONDS
+                self.fresh_until = now + POLL_SECONDS
         finally:
             self._polling.release()
 
@@ -466,7 +470,14 @@ def _await(key, ttl, current) -> _Body | None:
 
 
 def _build(key, ttl, current, build, held: tuple[str, str] | None = None) -> Cached:
-    """Build and store. `held`: the lock (name, token) that goes in the same round trip."""
+    """Build and store. `held`: the lock (name, token) that goes in the same round trip.
+
+    Raises OperationalError at once where PostgreSQL has just not answered: a request that waited
+    for it in vain, or all of them one after the other, would only hold up those that need no more
+    than the cache.
+    """
+    if process.generations.away:
+        raise OperationalError("PostgreSQL did not answer a moment ago.")
     body = build()
     made = _Body(current, time.time(), etag_of(body), body, time.monotonic())
     process.bodies.put(key, made)

@@ -166,11 +166,11 @@ def _worker() -> Iterator[Check]:
 
 
 def _schedules() -> Iterator[Check]:
-    rows = {row.name: row for row in Schedule.objects.filter(name__startswith="job:")}
+    rows = {row.name: row for row in Schedule.objects.filter(name__startswith=jobs.PREFIX)}
     for job in jobs.all().values():
         if job.schedule == "on demand":
             continue
-        row = rows.get(f"job:{job.name}")
+        row = rows.get(jobs.PREFIX + job.name)
         name, repair = f"job {job.name}", "manage.py sync_schedules"
         if row is None:
             yield Check(FAIL, name, "has no schedule", repair)
@@ -199,7 +199,7 @@ def _last_run(job: jobs.Job) -> Check:
 
 
 def _foreign_schedules() -> Iterator[Check]:
-    for row in Schedule.objects.exclude(name__startswith="job:").exclude(repeats=0):
+    for row in Schedule.objects.exclude(name__startswith=jobs.PREFIX).exclude(repeats=0):
         if reason := schedules.fault(row):
             advice = "correct it in the admin; manage.py sync_schedules switches it off"
             yield Check(WARN, f"schedule {row.name or row.pk}", reason, advice)

@@ -3,16 +3,13 @@
 import functools
 from collections.abc import Callable
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from config import caching
-from config.models import Heartbeat
+from config import caching, runs
 from config.rendering import dumps
 
 OK, DEGRADED, DOWN = "ok", "degraded", "down"
@@ -83,8 +80,4 @@ def _cache() -> str:
 
 
 def _worker() -> str:
-    beat = Heartbeat.objects.filter(name="worker").values_list("beat_at", flat=True).first()
-    if beat is None:
-        return DEGRADED
-    age = (timezone.now() - beat).total_seconds()
-    return OK if age <= settings.WORKER_HEARTBEAT_STALE_SECONDS else DEGRADED
+    return OK if runs.worker_is_alive() else DEGRADED

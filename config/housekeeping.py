@@ -53,8 +53,9 @@ def prune(run: Run) -> int:
     return sum(done.rows for done in report)
 
 
-def _job_runs_end() -> dict:
-    return {"before": timezone.now() - timedelta(days=settings.JOB_RUNS_RETENTION_DAYS)}
+def _job_runs_end() -> dict | None:
+    days = settings.JOB_RUNS_RETENTION_DAYS
+    return {"before": timezone.now() - timedelta(days=days)} if days else None
 
 
 retention.register(

@@ -42,7 +42,7 @@ QUEUE_SCAN_ROWS = 1_000
 
 _UNITS = {"day": timedelta(days=1), "hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
 _FUNCTION = "config.jobs.run_queued"
-_PREFIX = "job:"
+PREFIX = "job:"  # of the schedule rows that are ours
 
 
 class UnknownJob(KeyError):
@@ -197,10 +197,10 @@ def sync_schedules() -> list[str]:
     with transaction.atomic():
         with connection.cursor() as cursor:  # two workers that start together
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('spyglass sync_schedules'))")
-        wanted = {_PREFIX + name: _row(declared) for name, declared in all().items()}
+        wanted = {PREFIX + name: _row(declared) for name, declared in all().items()}
         wanted = {name: row for name, row in wanted.items() if row}
-        changes = schedules.upsert(_PREFIX, wanted)
-        return changes + schedules.repair(_PREFIX)
+        changes = schedules.upsert(PREFIX, wanted)
+        return changes + schedules.repair(PREFIX)
 
 
 def _check(name: str, every: timedelta | None, cron: str, timeout: timedelta) -> None:
@@ -245,7 +245,7 @@ def _row(declared: Job) -> dict | None:
 
 def _queue_options(declared: Job) -> dict:
     seconds = int((declared.timeout + QUEUE_TIMEOUT_MARGIN).total_seconds())
-    options = {"group": _PREFIX + declared.name, "timeout": seconds}
+    options = {"group": PREFIX + declared.name, "timeout": seconds}
     if declared.every and declared.every <= timedelta(minutes=15):
         # Its own schedule is the retry, and comes sooner than the queue's.
         options["ack_failure"] = True
@@ -286,7 +286,7 @@ def _note_result(sender, task, **kwargs) -> None:
 
     That process can hang on a lock which a killed one left behind, while workers go on.
     """
-    if task.get("group") != _PREFIX + CANARY:
+    if task.get("group") != PREFIX + CANARY:
         return
     try:
         close_old_connections()

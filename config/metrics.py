@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from django.views.decorators.http import require_safe
 from django_prometheus.middleware import PrometheusAfterMiddleware
@@ -29,8 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from config import readmodels, tally
-from config.models import Heartbeat
+from config import readmodels, runs, tally
 from config.problems import Problem, to_problem
 from config.sqlfiles import queries
 from config.tokens import TokenAuthentication
@@ -224,8 +222,8 @@ def _worker() -> list[Metric]:
         "Time since a part last gave a sign of life.",
         labels=["part"],
     )
-    for beat in Heartbeat.objects.all():
-        metric.add_metric([beat.name], (timezone.now() - beat.beat_at).total_seconds())
+    for part, age in runs.heartbeat_ages().items():
+        metric.add_metric([part], age)
     return [metric]
 
 

@@ -34,7 +34,7 @@ class JobRun(models.Model):
         ABANDONED = "abandoned", "abandoned (its process died)"
 
     job = models.TextField()
-    trigger = models.TextField(help_text="schedule, command, admin or api")
+    trigger = models.TextField(help_text="Who asked: schedule, command, admin, worker, or a job.")
     state = models.TextField(choices=State, default=State.RUNNING)
     started_at = models.DateTimeField(db_default=Now())
     heartbeat_at = models.DateTimeField(db_default=Now())
@@ -113,7 +113,7 @@ class IdempotencyRecord(models.Model):
     Written by `config.idempotency`; pruned once `expires_at` has passed.
     """
 
-    owner = models.TextField(help_text="Whose key it is: token digest or user.")
+    owner = models.TextField(help_text="Whose key it is: the user, or the address.")
     key = models.TextField()
     endpoint = models.TextField()
     request_hash = models.TextField()

@@ -107,7 +107,7 @@ def existing(table: str) -> list[Partition]:
     """The attached partitions of `table`, oldest first."""
     with connection.cursor() as cursor:
         cursor.execute(queries("config")["existing_partitions"], {"table": table})
-        names = [name for name, _ in cursor.fetchall()]
+        names = [name for (name,) in cursor.fetchall()]
     found = [_parse(get(table), name) for name in names]
     return [part for part in found if part]
 

@@ -54,6 +54,15 @@ class OrjsonRenderer(BaseRenderer):
         return b"" if data is None else dumps(data)
 
 
+def read_body(stream) -> bytes:
+    """A request's body; raises RequestDataTooBig beyond DATA_UPLOAD_MAX_MEMORY_SIZE bytes."""
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    body = stream.read(limit + 1)
+    if len(body) > limit:
+        raise RequestDataTooBig(f"The request body is larger than {limit} bytes.")
+    return body
+
+
 class OrjsonParser(BaseParser):
     """Parses a JSON body of at most DATA_UPLOAD_MAX_MEMORY_SIZE bytes.
 
@@ -65,12 +74,8 @@ class OrjsonParser(BaseParser):
 
     def parse(self, stream, media_type=None, parser_context=None) -> Any:
         """Raises ParseError (400) for what is not JSON, RequestDataTooBig (413)."""
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        body = stream.read(limit + 1)
-        if len(body) > limit:
-            raise RequestDataTooBig(f"The request body is larger than {limit} bytes.")
         try:
-            return orjson.loads(body)
+            return orjson.loads(read_body(stream))
         except orjson.JSONDecodeError as error:
             raise ParseError(f"The body is not valid JSON: {error}.") from error
 

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connection, transaction
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
@@ -170,6 +171,12 @@ def heartbeat_ages() -> dict[str, float]:
     age = ExpressionWrapper(Now() - F("beat_at"), output_field=DurationField())
     rows = Heartbeat.objects.annotate(age=age).values_list("name", "age")
     return {name: age.total_seconds() for name, age in rows}
+
+
+def worker_is_alive() -> bool:
+    """Whether the worker gave a sign of life lately."""
+    age = heartbeat_ages().get(WORKER)
+    return age is not None and age <= settings.WORKER_HEARTBEAT_STALE_SECONDS
 
 
 def abandon_dead() -> int:

@@ -131,7 +131,7 @@ _TIMEOUTS = {
 DATABASES = {"default": env.db("DATABASE_URL")}
 DATABASES["default"].update(
     ENGINE="django.db.backends.postgresql",
-    CONN_HEALTH_CHECKS=PROCESS_ROLE != "web",
+    CONN_HEALTH_CHECKS=True,  # after a restart of PostgreSQL no request meets a dead connection
     CONN_MAX_AGE=0 if PROCESS_ROLE == "web" else 60,
     DISABLE_SERVER_SIDE_CURSORS=True,  # PgBouncer in transaction mode
 )
@@ -140,9 +140,7 @@ if PROCESS_ROLE == "web":
     _OPTIONS["pool"] = {
         "min_size": 1,
         "max_size": env.int("DB_POOL_MAX", default=8),
-        # Seconds until a 503 says that PostgreSQL is away. A request may wait twice: for the
-        # generations of the read models, then for its own data.
-        "timeout": 1.5,
+        "timeout": 1.5,  # seconds until a 503 says that PostgreSQL is away
         # The pool tries again by itself for this long. By default for 5 minutes with growing
         # pauses, during which PostgreSQL may be back; given up, the next request tries at once.
         "reconnect_timeout": 0.5,

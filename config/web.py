@@ -49,11 +49,14 @@ def command(options: argparse.Namespace) -> list[str]:
 
     Two threads a process: one alone would let a slow query hold up cached answers behind it, and
     more than two only compete for the interpreter (measured with wrk: 1, 2, 4, 8).
+    Backpressure counts connections, idle keep-alive ones too: at its default (512 for two
+    processes) the client after them waits, accepted by nobody, until another one leaves.
     """
     return [
         *(sys.executable, "-m", "granian", "config.wsgi:application", "--interface", "wsgi"),
         *("--host", options.host, "--port", str(options.port)),
         *("--workers", str(options.workers), "--blocking-threads", "2"),
+        *("--backlog", "4096", "--backpressure", "4096"),
         *("--respawn-failed-workers", "--no-ws", "--log-level", "warning"),
     ]
 

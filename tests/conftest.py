@@ -118,6 +118,20 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     server.stop()
 
 
+@pytest.fixture
+def own_valkey(valkey: ValkeyServer, settings) -> Iterator[ValkeyServer]:
+    """The cache runs on a Valkey that the test may stop."""
+    from config import caching
+
+    settings.REDIS_URL = valkey.url
+    default = settings.CACHES["default"]
+    options = {**default["OPTIONS"], "SOCKET_TIMEOUT": 0.25}  # the default of production
+    settings.CACHES = {"default": {**default, "LOCATION": valkey.url, "OPTIONS": options}}
+    caching.forget()
+    yield valkey
+    caching.forget()
+
+
 def _server_folder(factory: pytest.TempPathFactory, name: str) -> Path:
     return factory.mktemp(name, numbered=True) / "server"
 

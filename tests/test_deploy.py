@@ -54,6 +54,16 @@ def test_only_the_pooled_service_says_so(services: dict) -> None:
         assert ("@pgbouncer:" in url) == ("PGBOUNCER" in service.get("environment", {}))
 
 
+def test_every_setting_and_command_is_documented() -> None:
+    documented = (PROJECT / "docs" / "operations.md").read_text()
+    settings = (PROJECT / "config" / "settings.py").read_text()
+    for name in re.findall(r'env(?:\.\w+)?\(\s*"(\w+)"', settings):
+        assert f"`{name}`" in documented, name
+    for command, app in get_commands().items():
+        if app in ("config", "catalog"):
+            assert f"`{command}" in documented, command
+
+
 def test_links_in_the_documents_lead_somewhere() -> None:
     documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
     for document in documents:

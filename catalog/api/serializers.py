@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.parsers import BaseParser
@@ -22,6 +21,7 @@ from config.pagination import MAX_LENGTH as CURSOR_LENGTH
 from config.pagination import PAGE_DEPTH_CAP
 from config.params import CommaListField, QuerySerializer
 from config.problems import Problem, invalid_fields
+from config.rendering import read_body
 
 Q_LENGTH = 200
 _AVAILABILITY_HELP = "What is on sale, can be ordered ahead, or neither."
@@ -401,12 +401,8 @@ class NdjsonParser(BaseParser):
 
     def parse(self, stream, media_type=None, parser_context=None) -> list[Any]:
         """Raises Problem: 400 that names the first line that is not JSON, 413."""
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        body = stream.read(limit + 1)
-        if len(body) > limit:
-            raise RequestDataTooBig(f"The request body is larger than {limit} bytes.")
         values = []
-        for number, line in enumerate(body.split(b"\n"), 1):
+        for number, line in enumerate(read_body(stream).split(b"\n"), 1):
             if not line.strip():
                 continue
             if len(values) == SNAPSHOTS_AT_ONCE:

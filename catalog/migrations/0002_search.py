@@ -1,4 +1,4 @@
-"""Words, their variants and the sellers' activity: read models of the catalog's search."""
+"""The words of all slugs and their variants: read models of the catalog's search."""
 
 from django.db import migrations
 

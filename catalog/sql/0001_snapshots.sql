@@ -38,7 +38,8 @@ CREATE UNIQUE INDEX idx_product_price_snapshots_slug_seller_scraped
     ON product_price_snapshots (product_name_normalized, seller, scraped_at, product_code, currency);
 
 -- The trigram index stands on catalog_words (0004): text search reads each word of a name once
--- there, where here it would read each product hundreds of times.
+-- there, where here it would read each product hundreds of times. Product codes are looked up whole,
+-- in catalog_slug_seller_summary_code (0002).
 
 -- The change log: what the read models have not folded. Appended by trigger in the writer's
 -- transaction, deleted by the fold. A null snapshot_id asks for a whole line to be computed again.

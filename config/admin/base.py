@@ -16,7 +16,8 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
-from config import jobs, runs
+from config import jobs
+from config.runs import worker_is_alive
 
 COUNT_LIMIT = 10_000
 LEVELS = {
@@ -97,14 +98,6 @@ def start_job(request: HttpRequest, name: str) -> None:
         messages.success(request, f"{name} is queued; a worker takes it within seconds.")
     else:
         messages.warning(request, f"{name} is queued, but no worker is running: start one.")
-
-
-def worker_is_alive() -> bool:
-    """Whether the worker gave a sign of life lately."""
-    from django.conf import settings
-
-    age = runs.heartbeat_ages().get(runs.WORKER)
-    return age is not None and age <= settings.WORKER_HEARTBEAT_STALE_SECONDS
 
 
 def estimated_rows(table: str) -> int:

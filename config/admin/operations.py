@@ -24,10 +24,10 @@ from config.admin.base import (
     render,
     span,
     start_job,
-    worker_is_alive,
 )
 from config.models import Heartbeat, JobRun, Lease, ReadModelState, Tally
 from config.readmodels import ModelStatus
+from config.runs import worker_is_alive
 
 SILENT_SECONDS = 120  # a run beats every 15 s
 
@@ -156,12 +156,13 @@ class JobRunAdmin(ReadOnlyAdmin):
 def declared_jobs() -> list[dict]:
     """Every declared job with its schedule, its next time and its last run. Two queries."""
     declared = jobs.all()
-    due = {row.name: row.next_run for row in Schedule.objects.filter(name__startswith="job:")}
+    due = {row.name: row.next_run for row in Schedule.objects.filter(name__startswith=jobs.PREFIX)}
     done = JobRun.objects.exclude(state=JobRun.State.SKIPPED).order_by("-started_at")
     newest = [done.filter(job=name)[:1] for name in declared]
     last = {run.job: run for run in newest[0].union(*newest[1:], all=True)} if newest else {}
     return [
-        _declared(job, last.get(job.name), due.get(f"job:{job.name}")) for job in declared.values()
+        _declared(job, last.get(job.name), due.get(jobs.PREFIX + job.name))
+        for job in declared.values()
     ]
 
 

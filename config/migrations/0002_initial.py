@@ -93,7 +93,7 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("owner", models.TextField(help_text="Whose key it is: token digest or user.")),
+                ("owner", models.TextField(help_text="Whose key it is: the user, or the address.")),
                 ("key", models.TextField()),
                 ("endpoint", models.TextField()),
                 ("request_hash", models.TextField()),
@@ -122,7 +122,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("job", models.TextField()),
-                ("trigger", models.TextField(help_text="schedule, command, admin or api")),
+                (
+                    "trigger",
+                    models.TextField(
+                        help_text="Who asked: schedule, command, admin, worker, or a job."
+                    ),
+                ),
                 (
                     "state",
                     models.TextField(

@@ -5,8 +5,8 @@ VALUES (%(name)s, %(labels)s, %(value)s)
 ON CONFLICT (name, labels) DO UPDATE SET value = config_tally.value + excluded.value
 
 -- name: existing_partitions
--- The partitions of a table with their bounds as text, oldest first; none whose drop has begun.
-SELECT child.relname, pg_get_expr(child.relpartbound, child.oid)
+-- The partitions of a table, oldest first; none whose drop has begun.
+SELECT child.relname
 FROM pg_inherits
 JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
 WHERE pg_inherits.inhparent = to_regclass(%(table)s) AND NOT pg_inherits.inhdetachpending

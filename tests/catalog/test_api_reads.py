@@ -303,16 +303,6 @@ def test_times_end_in_z(client, shop):
     assert parse_datetime(card["updated_at"]).tzinfo
 
 
-@pytest.fixture
-def own_valkey(valkey, settings):
-    """The cache runs on a Valkey that the test may stop."""
-    settings.REDIS_URL = valkey.url
-    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": valkey.url}}
-    caching.forget()
-    yield valkey
-    caching.forget()
-
-
 @pytest.mark.parametrize(
     "url",
     [

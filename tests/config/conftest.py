@@ -5,21 +5,6 @@ from collections.abc import Iterator
 import pytest
 from django.db import connections
 
-from config import caching
-from config.embedded import ValkeyServer
-
-
-@pytest.fixture
-def own_valkey(valkey: ValkeyServer, settings) -> Iterator[ValkeyServer]:
-    """The cache runs on a Valkey that the test may stop."""
-    settings.REDIS_URL = valkey.url
-    default = settings.CACHES["default"]
-    options = {**default["OPTIONS"], "SOCKET_TIMEOUT": 0.25}  # the default of production
-    settings.CACHES = {"default": {**default, "LOCATION": valkey.url, "OPTIONS": options}}
-    caching.forget()
-    yield valkey
-    caching.forget()
-
 
 @pytest.fixture
 def unreachable_database(transactional_db) -> Iterator[None]:

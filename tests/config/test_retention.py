@@ -28,6 +28,13 @@ def test_expired_rows_go_and_others_stay(settings):
     assert IngestRun.objects.count() == IngestReject.objects.count() == 3
 
 
+def test_zero_days_keep_everything(settings):
+    settings.CATALOG_INGEST_RUNS_RETENTION_DAYS = settings.JOB_RUNS_RETENTION_DAYS = 0
+    make_runs(900, 2)
+    assert {pruned.rows for pruned in retention.prune(list(retention.all()))} == {0}
+    assert IngestRun.objects.count() == IngestReject.objects.count() == 2
+
+
 def test_dry_run_removes_nothing(settings):
     settings.CATALOG_INGEST_RUNS_RETENTION_DAYS = 10
     make_runs(11, 2)
