@@ -37,15 +37,15 @@ def _run(name: str, **parameters) -> None:
 
 
 def _refresh_lines(full: bool, progress: Progress) -> Refreshed:
-    folded = 0
-    while True:
+    folded, waiting = 0, backlog()
+    while folded < waiting:  # not until nothing waits: beside a busy ingest that never comes
         with connection.cursor() as cursor:
             cursor.execute(queries("catalog")["fold_changes"], {"at_most": FOLD_ROWS})
             changes, _, _ = cursor.fetchone()
-        folded += changes
-        progress(f"folded {folded:,} snapshots")
-        if changes < FOLD_ROWS:  # not until nothing waits: beside a busy ingest that never comes
+        if not changes:
             break
+        folded += changes
+        progress(f"folded {folded:,} of {waiting:,} snapshots")
     if not full:
         return Refreshed(folded, changed=folded > 0)
     rebuilt = _compare_lines(mend=True, progress=progress)

@@ -53,7 +53,8 @@ class Reconciled:
 class ReadModel:
     """One read model.
 
-    `refresh(full, progress) -> Refreshed` commits by itself and may be killed at any line;
+    `refresh(full, progress) -> Refreshed` commits by itself and may be killed at any line; what it
+    changes raises the generation in the same transaction (`config_raise_generation`);
     `reconcile(fix, progress) -> Reconciled`; `backlog() -> int` counts the changes that wait;
     `max_age`: older than this it is stale.
     """
@@ -136,16 +137,19 @@ def refresh(
 
 
 def record(name: str, done: Refreshed, *, seconds: float, full: bool = False) -> None:
-    """Store that `name` was refreshed, count it, and announce its new generation after commit."""
+    """Store that `name` was refreshed, count it, and announce its generation after commit.
+
+    The generation itself was raised in the transaction that changed the read model (SQL function
+    `config_raise_generation`): a process that dies before this loses a log line, not freshness.
+    """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            queries("config")["advance_read_model"],
+            queries("config")["record_refresh"],
             {
                 "name": name,
                 "full": full,
                 "duration_ms": seconds * 1000,
                 "rows": done.rows,
-                "changed": done.changed,
             },
         )
         generation = cursor.fetchone()[0]
@@ -159,6 +163,7 @@ def reconcile(
     model: ReadModel, *, fix: bool = False, progress: Progress = lambda text: None
 ) -> Reconciled:
     """Compare one read model with the truth, mend it where asked, and record the outcome."""
+    started = time.monotonic()
     found = model.reconcile(fix, progress)
     ReadModelState.objects.update_or_create(
         name=model.name,
@@ -168,7 +173,7 @@ def reconcile(
         },
     )
     if found.fixed and found.count:
-        record(model.name, Refreshed(found.count), seconds=0)
+        record(model.name, Refreshed(found.count), seconds=time.monotonic() - started)
     return found
 
 

@@ -31,7 +31,7 @@ def make_first_partitions(apps, schema_editor):
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [("config", "0002_initial")]
+    dependencies = [("config", "0003_generations")]
 
     operations = [
         migrations.RunSQL(

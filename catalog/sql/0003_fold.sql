@@ -205,69 +205,98 @@ BEGIN
     WHERE (s.slug, s.seller, s.currency) = (d.slug, d.seller, d.currency);
     INSERT INTO catalog_slug_seller_summary
     SELECT s.* FROM _summaries AS s JOIN _summary_diff USING (slug, seller, currency);
+    PERFORM config_raise_generation('catalog_slug_seller_summary');
 END $fn$;
 
 -- Judges the latest moments of the lines in _lines that are `wide` (their prices span more than
 -- x3, so that an outlier is possible at all), records what it finds, and sends a line whose
 -- verdicts changed to the slow path. An outlier is beyond x3 or /3 of the median of the 30 rows
 -- before it, given three (the rule of Open Prices); it is confirmed by a neighbour within 10 %
--- that deviates as well. Staff's verdicts stand.
+-- that deviates as well. Staff's verdicts stand. Each step is a table of its own, so that the next
+-- one is planned by its real size.
 CREATE FUNCTION catalog_flag_outliers()
 RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $fn$
 BEGIN
-    DROP TABLE IF EXISTS _priced, _verdicts;
+    DROP TABLE IF EXISTS _pending, _windows, _rows, _verdicts, _judged;
+    CREATE TEMP TABLE _pending ON COMMIT DROP AS
+    SELECT c.snapshot_id
+    FROM catalog_changes AS c
+    JOIN _lines AS l USING (slug, seller, currency)
+    WHERE l.wide AND c.snapshot_id IS NOT NULL;
+    CREATE UNIQUE INDEX ON _pending (snapshot_id);
+    ANALYZE _pending;
+
     -- From two moments before the first new one: the verdict on the last known moment may change
     -- (confirmed by a new one), and needs its own predecessor.
-    CREATE TEMP TABLE _priced ON COMMIT DROP AS
-    SELECT known.slug, known.seller, known.currency, known.judge_from, s.scraped_at, s.price
-    FROM (
-        SELECT
-            l.slug, l.seller, l.currency,
-            coalesce(min(two.scraped_at), l.first_new, '-infinity') AS load_from,
-            coalesce(max(two.scraped_at), l.first_new, '-infinity') AS judge_from
-        FROM _lines AS l
-        LEFT JOIN LATERAL (
-            SELECT DISTINCT s.scraped_at
-            FROM product_price_snapshots AS s
-            WHERE s.product_name_normalized = l.slug AND s.seller = l.seller
-                AND s.currency = l.currency AND s.price IS NOT NULL
-                AND s.scraped_at < l.first_new
-                AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
-            ORDER BY s.scraped_at DESC
-            LIMIT 2
-        ) AS two ON true
-        WHERE l.wide
-        GROUP BY l.slug, l.seller, l.currency, l.first_new
-    ) AS known
-    CROSS JOIN LATERAL (
-        SELECT s.scraped_at, min(s.price) AS price
+    CREATE TEMP TABLE _windows ON COMMIT DROP AS
+    SELECT
+        l.line, l.slug, l.seller, l.currency,
+        coalesce(min(two.scraped_at), l.first_new, '-infinity') AS load_from,
+        coalesce(max(two.scraped_at), l.first_new, '-infinity') AS judge_from
+    FROM _lines AS l
+    LEFT JOIN LATERAL (
+        SELECT DISTINCT s.scraped_at
         FROM product_price_snapshots AS s
-        WHERE s.product_name_normalized = known.slug AND s.seller = known.seller
-            AND s.currency = known.currency AND s.scraped_at >= known.load_from
-            AND s.price IS NOT NULL
-            AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
-        GROUP BY s.scraped_at
-    ) AS s;
+        WHERE s.product_name_normalized = l.slug AND s.seller = l.seller
+            AND s.currency = l.currency AND s.price IS NOT NULL
+            AND s.scraped_at < l.first_new
+            AND NOT EXISTS (SELECT FROM _pending AS p WHERE p.snapshot_id = s.id)
+        ORDER BY s.scraped_at DESC
+        LIMIT 2
+    ) AS two ON true
+    WHERE l.wide
+    GROUP BY l.line, l.slug, l.seller, l.currency, l.first_new;
+    ANALYZE _windows;
+
+    CREATE TEMP TABLE _rows ON COMMIT DROP AS
+    SELECT w.line, part.scraped_at, part.price
+    FROM _windows AS w
+    CROSS JOIN LATERAL (
+        (
+            SELECT s.scraped_at, s.price
+            FROM product_price_snapshots AS s
+            WHERE s.product_name_normalized = w.slug AND s.seller = w.seller
+                AND s.currency = w.currency AND s.price IS NOT NULL
+                AND s.scraped_at < w.load_from
+                AND NOT EXISTS (SELECT FROM _pending AS p WHERE p.snapshot_id = s.id)
+            ORDER BY s.scraped_at DESC, s.price
+            LIMIT 30
+        )
+        UNION ALL
+        SELECT s.scraped_at, s.price
+        FROM product_price_snapshots AS s
+        WHERE s.product_name_normalized = w.slug AND s.seller = w.seller
+            AND s.currency = w.currency AND s.price IS NOT NULL
+            AND s.scraped_at >= w.load_from
+            AND NOT EXISTS (SELECT FROM _pending AS p WHERE p.snapshot_id = s.id)
+        OFFSET 0
+    ) AS part;
+    CREATE INDEX ON _rows (line, scraped_at DESC, price);
+    ANALYZE _rows;
 
     CREATE TEMP TABLE _verdicts ON COMMIT DROP AS
-    WITH measured AS (
+    WITH moment AS (
+        SELECT line, r.scraped_at, min(r.price) AS price
+        FROM _rows AS r
+        JOIN _windows AS w USING (line)
+        WHERE r.scraped_at >= w.load_from
+        GROUP BY 1, 2
+    ),
+    measured AS (
         SELECT
-            p.*, m.median,
-            m.known >= 3 AND (p.price > 3 * m.median OR 3 * p.price < m.median) AS deviates
-        FROM _priced AS p
+            m.line, m.scraped_at, m.price, before.median,
+            before.known >= 3
+                AND (m.price > 3 * before.median OR 3 * m.price < before.median) AS deviates
+        FROM moment AS m
         CROSS JOIN LATERAL (
             SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY price) AS median, count(*) AS known
             FROM (
-                SELECT s.price
-                FROM product_price_snapshots AS s
-                WHERE s.product_name_normalized = p.slug AND s.seller = p.seller
-                    AND s.currency = p.currency AND s.price IS NOT NULL
-                    AND s.scraped_at < p.scraped_at
-                    AND NOT EXISTS (SELECT FROM catalog_changes AS c WHERE c.snapshot_id = s.id)
-                ORDER BY s.scraped_at DESC, s.price
+                SELECT r.price FROM _rows AS r
+                WHERE r.line = m.line AND r.scraped_at < m.scraped_at
+                ORDER BY r.scraped_at DESC, r.price
                 LIMIT 30
             ) AS recent
-        ) AS m
+        ) AS before
     ),
     seen AS (
         SELECT
@@ -276,35 +305,43 @@ BEGIN
             OR coalesce(lead(deviates) OVER line AND abs(lead(price) OVER line / price - 1) <= 0.1,
                 false) AS agreed
         FROM measured
-        WINDOW line AS (PARTITION BY slug, seller, currency ORDER BY scraped_at)
+        WINDOW line AS (PARTITION BY measured.line ORDER BY scraped_at)
     )
     SELECT
-        slug, seller, currency, scraped_at, price, median,
+        w.slug, w.seller, w.currency, seen.scraped_at, seen.price, seen.median,
         CASE WHEN deviates AND agreed THEN 'confirmed' WHEN deviates THEN 'suspect' END AS verdict
     FROM seen
-    WHERE scraped_at >= judge_from;
+    JOIN _windows AS w USING (line)
+    WHERE seen.scraped_at >= w.judge_from;
+    CREATE INDEX ON _verdicts (slug, seller, currency, scraped_at);
+    ANALYZE _verdicts;
 
+    CREATE TEMP TABLE _judged (slug text COLLATE "C", seller text COLLATE "C", currency text
+        COLLATE "C") ON COMMIT DROP;
     WITH gone AS (
-        DELETE FROM catalog_outliers AS o
-        USING _lines AS l
-        WHERE l.wide AND (o.slug, o.seller, o.currency) = (l.slug, l.seller, l.currency)
-            AND (
-                EXISTS (
-                    SELECT FROM _verdicts AS v
-                    WHERE (v.slug, v.seller, v.currency, v.scraped_at)
-                            = (o.slug, o.seller, o.currency, o.scraped_at)
-                        AND v.verdict IS NULL AND o.state IN ('suspect', 'confirmed')
-                )
-                -- The whole line was judged: what has no moment any more is gone.
-                OR l.first_new IS NULL AND NOT EXISTS (
-                    SELECT FROM _verdicts AS v
-                    WHERE (v.slug, v.seller, v.currency, v.scraped_at)
-                        = (o.slug, o.seller, o.currency, o.scraped_at)
-                )
+        DELETE FROM catalog_outliers AS o USING _verdicts AS v
+        WHERE (o.slug, o.seller, o.currency, o.scraped_at)
+                = (v.slug, v.seller, v.currency, v.scraped_at)
+            AND v.verdict IS NULL AND o.state IN ('suspect', 'confirmed')
+        RETURNING o.slug, o.seller, o.currency
+    )
+    INSERT INTO _judged SELECT * FROM gone;
+
+    -- Where the whole line was judged, what has no moment any more is gone.
+    WITH gone AS (
+        DELETE FROM catalog_outliers AS o USING _lines AS l
+        WHERE l.wide AND l.first_new IS NULL
+            AND (o.slug, o.seller, o.currency) = (l.slug, l.seller, l.currency)
+            AND NOT EXISTS (
+                SELECT FROM _verdicts AS v
+                WHERE (v.slug, v.seller, v.currency, v.scraped_at)
+                    = (o.slug, o.seller, o.currency, o.scraped_at)
             )
         RETURNING o.slug, o.seller, o.currency
-    ),
-    judged AS (
+    )
+    INSERT INTO _judged SELECT * FROM gone;
+
+    WITH judged AS (
         INSERT INTO catalog_outliers AS o (slug, seller, currency, scraped_at, price, median, state)
         SELECT slug, seller, currency, scraped_at, price, median, verdict
         FROM _verdicts
@@ -315,8 +352,10 @@ BEGIN
             AND (o.price, o.state) IS DISTINCT FROM (excluded.price, excluded.state)
         RETURNING o.slug, o.seller, o.currency
     )
+    INSERT INTO _judged SELECT * FROM judged;
+
     UPDATE _lines AS l SET slow = true
-    FROM (SELECT * FROM gone UNION SELECT * FROM judged) AS changed
+    FROM (SELECT DISTINCT slug, seller, currency FROM _judged) AS changed
     WHERE (l.slug, l.seller, l.currency) = (changed.slug, changed.seller, changed.currency);
 END $fn$;
 
@@ -594,10 +633,20 @@ BEGIN
     DROP TABLE IF EXISTS _new, _lines;
     CREATE TEMP TABLE _new ON COMMIT DROP AS
     WITH claimed AS (
-        -- By range: under the lock nobody else claims, and what commits meanwhile is not seen.
+        -- By range: under the lock nobody else claims, and what commits meanwhile is not seen. A
+        -- whole line counts as 200 changes, so that a part stays of one size; one always goes.
         DELETE FROM catalog_changes
         WHERE id <= (
-            SELECT max(id) FROM (SELECT id FROM catalog_changes ORDER BY id LIMIT at_most) AS part
+            SELECT max(id)
+            FROM (
+                SELECT
+                    id,
+                    sum(CASE WHEN snapshot_id IS NULL THEN 200 ELSE 1 END) OVER (ORDER BY id) AS work
+                FROM (
+                    SELECT id, snapshot_id FROM catalog_changes ORDER BY id LIMIT at_most
+                ) AS part
+            ) AS measured
+            WHERE work <= greatest(at_most, 200)
         )
         RETURNING *
     )
@@ -649,6 +698,8 @@ BEGIN
         SELECT slug FROM _lines UNION SELECT slug FROM catalog_move_shelves() AS slug
     ));
     UPDATE catalog_fold_state SET folded = folded + 1;
+    PERFORM config_raise_generation('catalog_slug_seller_summary');
+    PERFORM config_raise_generation('catalog_slug_summary');
 END $fn$;
 
 -- Brings to the cards what folds did not write there (the order of sellers, what was mended), and
@@ -667,15 +718,16 @@ BEGIN
         SELECT seller, max(last_at) FROM catalog_slug_seller_summary GROUP BY seller
         ON CONFLICT (seller) DO UPDATE SET newest = excluded.newest;
         PERFORM catalog_write_cards(NULL);
-        SELECT * INTO state FROM catalog_fold_state;
     ELSIF state.folded = state.projected THEN
         RETURN false;
     END IF;
-    IF force OR state.slug_set <> state.searched THEN
+    IF force OR (SELECT slug_set <> searched FROM catalog_fold_state) THEN
         PERFORM catalog_project_search(force);
     END IF;
-    UPDATE catalog_fold_state
-    SET projected = folded, searched = slug_set, all_cards_stale = false;
+    -- What staff changed since the first look stays to be done: they do not wait for the lock.
+    UPDATE catalog_fold_state SET
+        projected = state.folded, searched = slug_set, all_cards_stale = folded <> state.folded;
+    PERFORM config_raise_generation('catalog_slug_summary');
     RETURN true;
 END $fn$;
 
@@ -689,6 +741,7 @@ BEGIN
     END IF;
     REFRESH MATERIALIZED VIEW CONCURRENTLY catalog_category_counts;
     UPDATE catalog_fold_state SET categorised = projected;
+    PERFORM config_raise_generation('catalog_categories');
     RETURN true;
 END $fn$;
 
@@ -698,13 +751,15 @@ END $fn$;
 CREATE FUNCTION refresh_catalog_aggregates()
 RETURNS bigint LANGUAGE plpgsql AS $fn$
 DECLARE
+    waiting bigint := (SELECT count(*) FROM catalog_changes);
     folded_now bigint := 0;
     part bigint;
 BEGIN
-    LOOP
-        SELECT changes INTO part FROM catalog_fold_changes(100000);
+    -- Not until nothing waits: beside a busy ingest that never comes.
+    WHILE folded_now < waiting LOOP
+        SELECT changes INTO part FROM catalog_fold_changes();
+        EXIT WHEN part = 0;
         folded_now := folded_now + part;
-        EXIT WHEN part < 100000;
     END LOOP;
     PERFORM catalog_project_cards();
     PERFORM catalog_count_categories();

@@ -12,14 +12,13 @@ JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
 WHERE pg_inherits.inhparent = to_regclass(%(table)s) AND NOT pg_inherits.inhdetachpending
 ORDER BY child.relname
 
--- name: advance_read_model
--- Records a refresh; the generation grows only where it changed something.
+-- name: record_refresh
+-- Records a refresh. The generation was raised by what changed the read model.
 INSERT INTO config_readmodelstate (
     name, generation, refreshed_at, full_refreshed_at, duration_ms, rows, error)
 VALUES (
-    %(name)s, 1, now(), CASE WHEN %(full)s THEN now() END, %(duration_ms)s, %(rows)s, '')
+    %(name)s, 0, now(), CASE WHEN %(full)s THEN now() END, %(duration_ms)s, %(rows)s, '')
 ON CONFLICT (name) DO UPDATE SET
-    generation = config_readmodelstate.generation + CASE WHEN %(changed)s THEN 1 ELSE 0 END,
     refreshed_at = now(),
     full_refreshed_at = coalesce(excluded.full_refreshed_at, config_readmodelstate.full_refreshed_at),
     duration_ms = excluded.duration_ms,

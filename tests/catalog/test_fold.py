@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from catalog import readmodels as catalog_models
 from catalog.models import Outlier, PricePoint, SellerSummary, SlugSummary
 from config import partitions, readmodels
+from config.models import ReadModelState
 from tests.catalog import oracle
 from tests.catalog.oracle import Row
 
@@ -268,3 +269,41 @@ def test_refresh_is_one_sql_call_too():
         cursor.execute("SELECT refresh_catalog_aggregates()")
         assert cursor.fetchone()[0] == 2
     assert SlugSummary.objects.get(slug="a").offers["EUR"]["price"] == 9
+
+
+def generations() -> dict[str, int]:
+    return dict(ReadModelState.objects.values_list("name", "generation"))
+
+
+def test_whoever_changes_a_read_model_raises_its_generation_with_it():
+    insert(price_rows([10]))
+    refresh()
+    before = generations()
+    insert([Row("a", "s", "EUR", "c", at(1), Decimal(9))])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT refresh_catalog_aggregates()")
+    after = generations()
+    assert all(after[name] > before[name] for name in before)
+    refresh()
+    assert generations() == after  # nothing changed, nothing to announce
+
+
+def test_what_staff_change_during_a_projection_is_not_forgotten():
+    insert(price_rows([10]))
+    refresh()
+    with connection.cursor() as cursor:
+        # As it is seen by a projection that began before staff's change and ends after it.
+        cursor.execute("UPDATE catalog_fold_state SET all_cards_stale = true, folded = folded + 1")
+        cursor.execute(
+            "CREATE FUNCTION pg_temp.meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " UPDATE catalog_fold_state SET folded = folded + 1, all_cards_stale = true;"
+            " RETURN NULL; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER meddle AFTER UPDATE ON catalog_seller_activity"
+            " FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.meddle()"
+        )
+        cursor.execute("SELECT catalog_project_cards()")
+        cursor.execute("DROP TRIGGER meddle ON catalog_seller_activity")
+        cursor.execute("SELECT all_cards_stale, folded > projected FROM catalog_fold_state")
+        assert cursor.fetchone() == (True, True)
