@@ -5,6 +5,7 @@ Exits with 0 whatever falls short of its goal, and with 2 where something could 
 
 import argparse
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> int:
         print(f"No folder for {options.json}: make it first.", file=sys.stderr)
         return 2
     module = importlib.import_module(BENCHES[options.name])
+    # So that a run that is told to end stops its servers and removes its folder.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     rows = options.rows or module.ROWS
     try:
         with harness.servers(rows) as bench:

@@ -38,7 +38,9 @@ CACHE_ERRORS = Counter("cache_errors_total", "Valkey operations that failed.")
 CACHE_REQUESTS = Counter("cache_requests_total", "Lookups by outcome.", ["cache", "result"])
 
 BREAKER_SECONDS = 1.0
-LOCAL_SECONDS = 2.0  # the longest that this process trusts its own copy
+# The longest that this process serves its own copy. It is right for as long as the generation
+# stands; this only bounds how far past its TTL an untouched one can get.
+LOCAL_SECONDS = 30.0
 POLL_SECONDS = 2.0  # how old a generation number may be
 RETRY_SECONDS = 0.5  # until PostgreSQL is asked again after it did not answer
 LOCAL_BYTES = 32 * 1024 * 1024  # per process, for each of the two local stores
@@ -543,8 +545,8 @@ class _HotEntry:
 def hot(name: str, ttl: int, models: tuple[str, ...]) -> Callable:
     """Decorate a view that answers with `respond`: repeated GETs skip it and DRF altogether.
 
-    The raw path and query string look up bytes in this process, for at most 2 s and only while
-    the generations of `models` stand. Requests with a token, other methods, and everything where
+    The raw path and query string look up bytes in this process, for at most LOCAL_SECONDS and only
+    while the generations of `models` stand. Requests with a token, other methods, and everything where
     reads are not public take the normal way. Only 200 answers that are not stale are kept.
     """
     lifetime = min(float(ttl), LOCAL_SECONDS)
