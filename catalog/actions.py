@@ -47,6 +47,10 @@ _ATTEMPTS = 5
 _PRESUMED_DEAD = timedelta(days=1)
 
 
+class RejectsError(Exception):
+    """The refused rows of a file cannot be written down; the text says where and why."""
+
+
 class Outcome(NamedTuple):
     """What became of one row: accepted, duplicate, conflict or rejected.
 
@@ -159,11 +163,12 @@ def ingest_file(
     file again finds those rows as duplicates and adds the rest. `rejects_path`: a CSV file, made
     where a row is refused (default: `<name>.rejects.csv` here). `progress(bytes read, bytes in
     all or None, counts)` is called after each chunk. Raises SourceError where the file cannot be
-    opened (nothing was written) or breaks off (the rows before that are in).
+    opened (nothing was written) or breaks off (the rows before that are in), RejectsError where
+    the rejects file stops taking rows (the same).
     """
     started = time.monotonic()
     with Source(path, file_format=file_format, field_map=field_map) as source:
-        rejects = _RejectsFile(rejects_path or default_rejects_path(path))
+        rejects = _RejectsFile(rejects_path or default_rejects_path(path), path)
         run = None if dry_run else _start_run(source.name, user_label)
         counts = Counts()
         with _ending(run, source), rejects, _ahead(_chunks(source)) as chunks:
@@ -553,29 +558,45 @@ def _escaped(text: str) -> str:
 class _RejectsFile:
     """The CSV file of refused rows; made by the first of them."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, source: str):
         self._wanted = Path(path)
         self._file = None
         self.path = ""
         folder = self._wanted.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise SourceError(f"no rejects file can be written in {folder}: say --rejects PATH")
+        if self._wanted.is_dir():
+            raise SourceError(f"{path} is a folder: say --rejects PATH with the name of a file")
+        if self._wanted.exists() and source != "-" and self._wanted.samefile(source):
+            raise SourceError(f"{path} is the file to read: say --rejects PATH for another one")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc) -> None:
         if self._file:
-            self._file.close()
+            with self._failing():
+                self._file.close()
 
     def write(self, refused: list[_Refused]) -> None:
         if not refused:
             return
-        if self._file is None:
-            self._file = self._wanted.open(
-                "w", encoding="utf-8", errors="backslashreplace", newline=""
-            )
-            self.path = str(self._wanted)
-            csv.writer(self._file).writerow(_Refused._fields)
-        csv.writer(self._file).writerows(refused)
-        self._file.flush()
+        with self._failing():
+            if self._file is None:
+                self._file = self._wanted.open(
+                    "w", encoding="utf-8", errors="backslashreplace", newline=""
+                )
+                self.path = str(self._wanted)
+                csv.writer(self._file).writerow(_Refused._fields)
+            csv.writer(self._file).writerows(refused)
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RejectsError(
+                f"{self._wanted}: the refused rows cannot be written ({error.strerror}); the rows"
+                " before are in. Make room, or say --rejects PATH, and ingest the file again"
+            ) from error

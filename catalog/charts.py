@@ -1,6 +1,6 @@
 """What the price chart of one product shows: plain data for the admin's page.
 
-Four queries by primary key, whatever the length of the history. Prices become floats here: they
+Five queries by primary key, whatever the length of the history. Prices become floats here: they
 are drawn, not counted.
 """
 
@@ -10,7 +10,7 @@ from itertools import groupby
 from django.conf import settings
 from django.utils import timezone
 
-from catalog.models import Outlier, PricePoint, SellerPriority, SellerSummary
+from catalog.models import Outlier, PricePoint, SellerActivity, SellerPriority, SellerSummary
 from catalog.queries import discount
 
 EPOCH = date(1970, 1, 1)
@@ -22,9 +22,16 @@ HOLDS_DAYS = 7
 
 
 def product_lines(slug: str) -> list[SellerSummary]:
-    """Every line of a product: by currency, staff's order of sellers, then freshest first."""
+    """Every line of a product: by currency, staff's order of sellers, then freshest first.
+
+    A listing that its seller no longer shows is neither available nor on preorder, as on the cards.
+    """
     ranks = dict(SellerPriority.objects.values_list("seller", "rank"))
     lines = list(SellerSummary.objects.filter(slug=slug).defer("description", "category_tags"))
+    newest = SellerActivity.objects.in_bulk({line.seller for line in lines})
+    for line in lines:
+        if line.last_at < newest[line.seller].newest - timedelta(days=HOLDS_DAYS):
+            line.is_available = line.is_preorder = False
     last = max(ranks.values(), default=0) + 1
     lines.sort(
         key=lambda line: (
@@ -64,7 +71,7 @@ def price_chart(*, slug: str, lines: list[SellerSummary], outliers: list[Outlier
 
 
 def is_current(line: SellerSummary) -> bool:
-    """Whether the line can be had now, by its own last snapshot."""
+    """Whether the line can be had now."""
     return (line.is_available or line.is_preorder) and line.last_price is not None
 
 

@@ -175,7 +175,7 @@ class Source:
             positions.append(header.index(found))
         if missing:
             raise SourceError(
-                f"{self.name}: no column for {', '.join(missing)}; it has {', '.join(header)}."
+                f"{self.name}: no column for {', '.join(missing)}; it has {_shown(header)}."
                 " Name them with --map field=column, or give a constant with --map field=:value"
             )
         return itemgetter(*positions), extra
@@ -369,6 +369,11 @@ def _format_of(path: str) -> str:
         if name.endswith(suffix):
             return file_format
     raise SourceError(f"{path}: unknown kind of file: say --format csv or --format ndjson")
+
+
+def _shown(header: list[str]) -> str:
+    names = ", ".join(header)
+    return names if len(names) <= 1_000 else f"{names[:1_000]} … ({len(header):,} columns)"
 
 
 def _names_of(name: str) -> tuple[str, ...]:

@@ -26,7 +26,10 @@ register(
     Rule(
         name="ingest_runs",
         table="catalog_ingest_run",
-        condition="started_at < %(before)s",
+        condition="""
+            started_at < %(before)s AND NOT EXISTS (
+                SELECT FROM catalog_ingest_reject WHERE run_id = catalog_ingest_run.id
+            )""",
         parameters=_expired_runs,
     )
 )

@@ -1,4 +1,4 @@
-"""Cached answers: bytes in this process (≤ 2 s), over Valkey, over the read model.
+"""Cached answers: bytes in this process, over Valkey, over the read model.
 
 What is cached carries the generation of the read models that it was built from, so that a
 refresh invalidates it at once. Generations come from PostgreSQL (`ReadModelState`), every 2 s;

@@ -38,8 +38,16 @@ def test_zero_days_keep_everything(settings):
 def test_dry_run_removes_nothing(settings):
     settings.CATALOG_INGEST_RUNS_RETENTION_DAYS = 10
     make_runs(11, 2)
-    assert retention.prune(["ingest_runs"], dry_run=True)[0].rows == 2
-    assert IngestRun.objects.count() == 2
+    assert retention.prune(["ingest_rejects"], dry_run=True)[0].rows == 2
+    assert IngestReject.objects.count() == 2
+
+
+def test_runs_wait_for_their_rejects_to_go(settings):
+    settings.CATALOG_INGEST_RUNS_RETENTION_DAYS = 10
+    make_runs(11, 2)
+    assert retention.prune(["ingest_runs"])[0].rows == 0
+    retention.prune(["ingest_rejects"])
+    assert retention.prune(["ingest_runs"])[0].rows == 2
 
 
 def test_it_stops_at_its_budget_and_the_next_run_goes_on(settings, monkeypatch):

@@ -56,7 +56,7 @@ class Command(BaseCommand):
         for path, rejects_path in zip(paths, rejects_paths, strict=True):
             try:
                 report = self._ingest(path, rejects_path, field_map, options)
-            except SourceError as error:
+            except (SourceError, RejectsError) as error:
                 failed += 1
                 self.stderr.write(self.style.ERROR(str(error)))
                 continue
