@@ -406,7 +406,7 @@ class SellerPriorityAdmin(ModelAdmin):
     @posted("catalog.add_sellerpriority")
     def rank_view(self, request: HttpRequest) -> HttpResponse:
         """Give one seller that has no rank the last one."""
-        seller = request.POST.get("seller", "")
+        seller = request.POST.get("seller", "").replace("\0", "")  # which no query may hold
         if not SellerActivity.objects.filter(seller=seller).exists():
             raise Http404(f"no seller {seller!r}")
         with transaction.atomic():

@@ -23,7 +23,7 @@ from config.runs import Run
 
 SUFFIXES = (".csv", ".tsv", ".ndjson", ".jsonl")
 WAITING_AT_MOST = 100
-_NAME_LENGTH = 100
+_NAME_BYTES = 150  # with what is put before and behind it, a file name of less than 255
 _STAMP = "%Y%m%dT%H%M%S%f"
 # <when>-<random>-<name as sent>
 _STORED = re.compile(r"(\d{8}T\d{12})-[0-9a-f]{8}-(.+)")
@@ -162,7 +162,8 @@ def _note_failure(upload: Upload, started: datetime, error: SourceError) -> None
 def _safe(name: str) -> str:
     """The last part of `name`, with nothing in it that means something to a file system."""
     last = re.split(r"[/\\]", name)[-1]
-    safe = re.sub(r"[^\w.-]+", "_", last)[-_NAME_LENGTH:].lstrip(".")
+    safe = re.sub(r"[^\w.-]+", "_", last).encode()[-_NAME_BYTES:].decode(errors="ignore")
+    safe = safe.lstrip(".")
     if not safe.lower().removesuffix(".gz").endswith(SUFFIXES):
         raise UploadRefused(
             f"{last[:100]!r} is neither CSV nor NDJSON by its name: {', '.join(SUFFIXES)},"

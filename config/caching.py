@@ -546,8 +546,8 @@ def hot(name: str, ttl: int, models: tuple[str, ...]) -> Callable:
     """Decorate a view that answers with `respond`: repeated GETs skip it and DRF altogether.
 
     The raw path and query string look up bytes in this process, for at most LOCAL_SECONDS and only
-    while the generations of `models` stand. Requests with a token, other methods, and everything where
-    reads are not public take the normal way. Only 200 answers that are not stale are kept.
+    while the generations of `models` stand. Requests with a token, other methods, and everything
+    where reads are not public take the normal way. Only 200 answers that are not stale are kept.
     """
     lifetime = min(float(ttl), LOCAL_SECONDS)
     hits = CACHE_REQUESTS.labels(name, "hit")

@@ -103,17 +103,17 @@ CREATE TABLE catalog_fold_state (
 );
 INSERT INTO catalog_fold_state DEFAULT VALUES;
 
--- What the cards of these products, or of all for NULL, should say.
+-- What the cards of these products, or of all for NULL, should say. Sorts and one GROUP BY, no joins
+-- but to the few sellers: nothing that a planner without statistics could get wrong.
 CREATE FUNCTION catalog_cards_of(only_slugs text[])
 RETURNS SETOF catalog_slug_summary LANGUAGE sql STABLE AS $fn$
-    WITH
-    -- The lines of a product, the preferred seller's first.
-    line AS MATERIALIZED (
+    WITH line AS (
         SELECT
             s.slug, s.seller, s.currency, s.name, s.hero_image_url, s.description, s.category_tags,
             s.last_at, s.last_price, s.prior_low,
             s.is_available AND s.last_at >= n.newest - interval '7 days' AS on_sale,
             s.is_preorder AND s.last_at >= n.newest - interval '7 days' AS on_preorder,
+            -- The preferred seller's line first.
             row_number() OVER (
                 PARTITION BY s.slug
                 ORDER BY coalesce(p.rank, 2147483647), s.last_at DESC, s.seller, s.currency
@@ -123,68 +123,55 @@ RETURNS SETOF catalog_slug_summary LANGUAGE sql STABLE AS $fn$
         LEFT JOIN catalog_seller_priority AS p USING (seller)
         WHERE only_slugs IS NULL OR s.slug = ANY (only_slugs)
     ),
-    product AS (
+    priced AS (
         SELECT
-            slug,
-            count(DISTINCT seller)::integer AS sellers,
-            bool_or(on_sale) AS is_available,
-            bool_or(on_preorder) AS is_preorder,
-            max(last_at) AS last_at,
-            min(place) FILTER (WHERE hero_image_url <> '') AS hero_place,
-            min(place) FILTER (WHERE description <> '') AS description_place,
-            min(category_tags) AS category_tags,
-            min(category_tags) = max(category_tags) AS tags_agree
-        FROM line
-        GROUP BY slug
-    ),
-    united_tags AS (
-        SELECT slug, array_agg(DISTINCT tag ORDER BY tag) AS category_tags
-        FROM product
-        JOIN line USING (slug)
-        CROSS JOIN unnest(line.category_tags) AS tag
-        WHERE NOT tags_agree
-        GROUP BY slug
-    ),
-    best AS (
-        SELECT DISTINCT ON (slug, currency)
-            slug, currency, seller, last_price, prior_low,
+            line.*,
+            last_price IS NOT NULL AND (on_sale OR on_preorder) AS offered,
             CASE WHEN last_price < prior_low
                 THEN round(100 * (prior_low - last_price) / prior_low, 2) ELSE 0 END AS discount
         FROM line
-        WHERE last_price IS NOT NULL AND (on_sale OR on_preorder)
-        ORDER BY slug, currency, last_price, place
     ),
-    offers AS (
+    ranked AS (
+        SELECT
+            priced.*,
+            offered AND 1 = row_number() OVER (
+                PARTITION BY slug, currency ORDER BY offered DESC, last_price, place
+            ) AS best
+        FROM priced
+    ),
+    product AS (
         SELECT
             slug,
+            (array_agg(name ORDER BY place))[1] AS name,
+            (array_agg(seller ORDER BY place))[1] AS seller,
+            (array_agg(hero_image_url ORDER BY place) FILTER (WHERE hero_image_url <> ''))[1]
+                AS hero_image_url,
+            (array_agg(description ORDER BY place) FILTER (WHERE description <> ''))[1]
+                AS description,
+            string_agg(array_to_string(category_tags, chr(31)), chr(31))
+                FILTER (WHERE category_tags <> '{}') AS tags,
+            count(DISTINCT seller)::integer AS sellers,
             jsonb_object_agg(currency, jsonb_build_object(
                 'price', last_price, 'seller', seller, 'prior_low', prior_low, 'discount', discount
-            )) AS offers,
-            max(discount) AS discount
-        FROM best
+            )) FILTER (WHERE best) AS offers,
+            bool_or(on_sale) AS is_available,
+            bool_or(on_preorder) AS is_preorder,
+            max(discount) FILTER (WHERE best) AS discount,
+            max(last_at) AS last_at
+        FROM ranked
         GROUP BY slug
     )
     SELECT
-        product.slug,
-        preferred.name,
-        preferred.seller,
-        coalesce(hero.hero_image_url, '') AS hero_image_url,
-        coalesce(described.description, '') AS description,
-        CASE WHEN product.tags_agree THEN product.category_tags ELSE united_tags.category_tags END
-            AS category_tags,
-        product.sellers,
-        coalesce(offers.offers, '{}') AS offers,
-        product.is_available,
-        product.is_preorder,
-        coalesce(offers.discount, 0)::numeric(5, 2) AS discount,
-        product.last_at
+        slug, name, seller,
+        coalesce(hero_image_url, ''),
+        coalesce(description, ''),
+        ARRAY(SELECT DISTINCT tag FROM unnest(string_to_array(tags, chr(31))) AS tag ORDER BY tag),
+        sellers,
+        coalesce(offers, '{}'),
+        is_available, is_preorder,
+        coalesce(discount, 0)::numeric(5, 2),
+        last_at
     FROM product
-    JOIN line AS preferred ON preferred.slug = product.slug AND preferred.place = 1
-    LEFT JOIN line AS hero ON hero.slug = product.slug AND hero.place = product.hero_place
-    LEFT JOIN line AS described
-        ON described.slug = product.slug AND described.place = product.description_place
-    LEFT JOIN united_tags ON united_tags.slug = product.slug
-    LEFT JOIN offers ON offers.slug = product.slug
 $fn$;
 
 CREATE VIEW catalog_slug_projection AS SELECT * FROM catalog_cards_of(NULL);

@@ -7,7 +7,7 @@ from getpass import getuser
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
-from catalog.actions import Report, default_rejects_path, ingest_file
+from catalog.actions import RejectsError, Report, default_rejects_path, ingest_file
 from catalog.readers import SourceError, parse_map
 from catalog.rows import FIELDS, REASONS, REQUIRED_FIELDS
 from config import jobs
