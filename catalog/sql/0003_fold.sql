@@ -629,6 +629,8 @@ CREATE FUNCTION catalog_fold_changes(
     at_most integer DEFAULT 100000, OUT changes bigint, OUT lines bigint, OUT computed bigint
 ) LANGUAGE plpgsql SET client_min_messages = warning SET work_mem = '128MB' AS $fn$
 BEGIN
+    -- A crash may lose the last folds, whole: their changes are back then, and folded again.
+    PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM catalog_lock_fold();
     DROP TABLE IF EXISTS _new, _lines;
     CREATE TEMP TABLE _new ON COMMIT DROP AS
