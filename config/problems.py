@@ -158,8 +158,8 @@ def flatten(detail: Any, name: str = "") -> list[dict[str, str]]:
 class GuardMiddleware:
     """Refuses requests that nothing behind it could read, and translates what views raise.
 
-    NUL bytes and broken UTF-8 in path or query, and an unreadable or too large Content-Length,
-    end here as problems, whatever view they were meant for.
+    NUL bytes and broken UTF-8 in path or query, an unreadable or too large Content-Length, and a
+    body without one or compressed, end here as problems, whatever view they were meant for.
     """
 
     def __init__(self, get_response):
@@ -185,6 +185,10 @@ class GuardMiddleware:
         length = meta.get("CONTENT_LENGTH")
         if length and not (length.isascii() and length.isdigit()):
             return Problem(400, detail="Content-Length is not a number.")
+        if not length and "HTTP_TRANSFER_ENCODING" in meta:  # WSGI would show an empty body
+            return Problem(411, detail="Send the body with a Content-Length, not in chunks.")
+        if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+            return Problem(415, detail="Send the body as it is, without Content-Encoding.")
         if (
             length
             and request.path_info.startswith("/api/")

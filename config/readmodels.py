@@ -5,13 +5,15 @@ from what changed, rebuilt from nothing, and compared with the truth.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
+from psycopg.errors import LockNotAvailable
 
 from config import caching, tally
 from config.models import ReadModelState
@@ -25,6 +27,10 @@ class UnknownReadModel(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class Busy(Exception):
+    """Somebody else works on a read model, for longer than this process waits for a lock."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,20 @@ def select(names: Iterable[str] = ()) -> list[ReadModel]:
     return [
         model for model in known.values() if not wanted or {model.name, model.app} & set(wanted)
     ]
+
+
+@contextmanager
+def patience(model: ReadModel) -> Iterator[None]:
+    """Raises Busy, with what to do, where a lock in the block was not to be had in time."""
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        raise Busy(
+            f"{model.name}: another refresh or reconcile is at work on it; what it began goes on,"
+            " so try again when it is done"
+        ) from error
 
 
 def refresh(

@@ -151,6 +151,8 @@ if not env.bool("PGBOUNCER", default=False):
     _OPTIONS["options"] = (
         f"-c statement_timeout={_TIMEOUTS[0]} -c lock_timeout={_TIMEOUTS[1]}"
         f" -c idle_in_transaction_session_timeout={_TIMEOUTS[2]}"
+        # What a killed process asked for ends with it, and lets go of its locks.
+        " -c client_connection_check_interval=5000"
     )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

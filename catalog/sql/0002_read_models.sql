@@ -163,13 +163,15 @@ RETURNS SETOF catalog_slug_summary LANGUAGE sql STABLE AS $fn$
     )
     SELECT
         slug, name, seller,
-        coalesce(hero_image_url, ''),
-        coalesce(description, ''),
-        ARRAY(SELECT DISTINCT tag FROM unnest(string_to_array(tags, chr(31))) AS tag ORDER BY tag),
+        coalesce(hero_image_url, '') AS hero_image_url,
+        coalesce(description, '') AS description,
+        ARRAY(
+            SELECT DISTINCT tag FROM unnest(string_to_array(tags, chr(31))) AS tag ORDER BY tag
+        ) AS category_tags,
         sellers,
-        coalesce(offers, '{}'),
+        coalesce(offers, '{}') AS offers,
         is_available, is_preorder,
-        coalesce(discount, 0)::numeric(5, 2),
+        coalesce(discount, 0)::numeric(5, 2) AS discount,
         last_at
     FROM product
 $fn$;

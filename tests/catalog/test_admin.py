@@ -343,7 +343,8 @@ def test_sellers_without_a_rank_are_offered(admin_client, sellers):
     response = admin_client.post(f"{PRIORITY}rank/", {"seller": "zoe"})
     assert response.status_code == 302
     assert order()[-1] == (4, "zoe")
-    assert admin_client.post(f"{PRIORITY}rank/", {"seller": "nobody"}).status_code == 404
+    for unknown in ["nobody", "zo\0e", ""]:
+        assert admin_client.post(f"{PRIORITY}rank/", {"seller": unknown}).status_code == 404
 
 
 def test_removing_a_seller_closes_the_gap(admin_client, sellers):
@@ -445,6 +446,14 @@ def test_size_is_checked_before_the_body_is_read(admin_client, folder, settings)
     response = send(admin_client)  # small enough to be read, too large to be kept
     assert "10 is the limit" in response.content.decode()
     assert uploads.waiting() == []
+
+
+@pytest.mark.parametrize("name", ["日" * 240, "x" * 240, "ρύζι " * 40])
+def test_an_upload_with_a_long_name_is_kept_under_its_end(folder, name):
+    kept = uploads.keep_upload(name=f"{name}.csv.gz", size=1, chunks=[b"a"], user="eve")
+    assert kept.name.endswith(f"{name.strip()[-1]}.csv.gz" if name[-1] != " " else "_.csv.gz")
+    assert uploads.waiting() == [kept]
+    uploads.rejects_path(kept.path).write_text("its name fits as well")
 
 
 def test_uploads_need_permission_and_csrf_token(admin_user, folder):

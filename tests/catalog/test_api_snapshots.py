@@ -212,3 +212,12 @@ def test_rows_and_stored_answer_commit_together(post, monkeypatch):
     monkeypatch.undo()
     assert not Snapshot.objects.exists()
     assert post([ROW], key="k1").json()["accepted"] == 1
+
+
+@pytest.mark.parametrize("depth", [200, 300, 1_000])
+def test_a_row_nested_as_deep_as_json_may_be_is_one_row_rejected(post, depth):
+    nested = b"[" * depth + b"]" * depth
+    response = post(b'[{"product_name":' + nested + b"}," + orjson.dumps(ROW) + b"]")
+    assert response.status_code == 200
+    assert [row["outcome"] for row in response.json()["rows"]] == ["rejected", "accepted"]
+    assert len(IngestRun.objects.get().rejects.get().raw) <= 1_000

@@ -22,7 +22,7 @@ from catalog.actions import SNAPSHOTS_AT_ONCE, ingest_file, record_snapshots
 from catalog.models import IngestReject, IngestRun, Snapshot
 from catalog.readers import SourceError, parse_map
 from catalog.rows import REASONS
-from config import tally
+from config import partitions, tally
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "catalog"
 HEADER = "product_name,product_code,seller,price,currency,scraped_at"
@@ -498,3 +498,47 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the ingest did not start"
         time.sleep(0.05)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_month_dropped_on_the_way_is_made_again(tmp_path, monkeypatch):
+    """Retention drops a month after it was seen to exist and before rows go in."""
+    table, dropped = "product_price_snapshots", []
+    ensure = actions._ensure_partitions
+
+    def ensured_then_dropped(chunk) -> None:
+        ensure(chunk)
+        if not dropped:
+            [part] = [p for p in partitions.existing(table) if p.start.year == 2001]
+            partitions.drop(table, part)
+            dropped.append(part)
+
+    monkeypatch.setattr(actions, "_ensure_partitions", ensured_then_dropped)
+    [outcome] = record_snapshots(rows=[row(scraped_at="2001-02-03")], source="test")
+    assert outcome.outcome == "accepted"
+    dropped.clear()
+    report = ingest(write(tmp_path, [HEADER, "Tea,1,acme,1,EUR,2001-02-04"]), tmp_path)
+    assert report.counts.accepted == Snapshot.objects.count() == 1
+    assert dropped
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["data.csv", "folder"])
+def test_rejects_go_neither_into_the_file_itself_nor_into_a_folder(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    path = write(tmp_path, [HEADER, "bad"])
+    before = Path(path).read_bytes()
+    with pytest.raises(SourceError, match="say --rejects PATH"):
+        ingest_file(path=path, rejects_path=str(tmp_path / name))
+    assert Path(path).read_bytes() == before
+
+
+@pytest.mark.django_db
+def test_a_full_disk_under_the_rejects_is_said_in_one_sentence(tmp_path):
+    path = write(tmp_path, [HEADER, "Tea,1,acme,1,EUR,2025-10-01", "bad"])
+    errors = StringIO()
+    with pytest.raises(CommandError, match="1 of 1 files"):
+        call_command("ingest_snapshots", path, rejects="/dev/full", verbosity=0, stderr=errors)
+    assert "/dev/full: the refused rows cannot be written (No space left" in errors.getvalue()
+    assert IngestRun.objects.get().state == IngestRun.State.FAILED
+    assert Snapshot.objects.count() == 1

@@ -292,3 +292,9 @@ def test_any_lines_get_an_answer_and_good_ones_survive(tmp_path, lines):
     assert [line for line, _, _ in got] == sorted({line for line, _, _ in got})
     swallowed = sum(raw.count(ROW) for _, raw, _ in got if raw != ROW)
     assert sum(raw == ROW for _, raw, _ in got) + swallowed >= lines.count(ROW)
+
+
+def test_a_header_of_a_million_columns_is_not_repeated_whole(tmp_path):
+    with pytest.raises(SourceError, match=r"\(400,001 columns\)") as caught:
+        Source(write(tmp_path, "a," * 400_000 + "\n"))
+    assert len(str(caught.value)) < 2_000

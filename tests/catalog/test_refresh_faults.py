@@ -4,9 +4,11 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from catalog import readmodels as catalog_models
@@ -99,3 +101,47 @@ def test_reconcile_beside_a_busy_ingest_finds_no_false_difference():
     for refreshed in readmodels.select(["catalog"]):
         readmodels.refresh(refreshed)
     assert_exact()
+
+
+@pytest.mark.parametrize("command", ["refresh", "reconcile"])
+def test_who_waits_too_long_for_another_is_told_so(command):
+    insert_day(0)
+    other = connections["default"].copy()
+    try:
+        with other.cursor() as holding, connection.cursor() as cursor:
+            holding.execute("BEGIN")
+            holding.execute("SELECT catalog_lock_fold()")
+            cursor.execute("SET lock_timeout = '200ms'")
+            with pytest.raises(CommandError, match="another refresh or reconcile is at work"):
+                call_command(command, "catalog", verbosity=0)
+            cursor.execute("RESET lock_timeout")
+    finally:
+        other.close()
+    call_command("refresh", "catalog", verbosity=0)
+    assert_exact()
+
+
+def test_what_a_killed_process_asked_for_ends_soon_after_it(spawn):
+    """Else a killed refresh would go on holding the lock of folds for as long as it takes."""
+    code = "from django.db import connection as c; c.cursor().execute('SELECT pg_sleep(60)')"
+    process = spawn(["shell", "--no-imports", "-c", code])
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+    asked += " AND state = 'active'"
+    assert wait_until(lambda: one(asked) == 1, 30)
+    process.kill()
+    assert wait_until(lambda: one(asked) == 0, 20)
+
+
+def one(query: str):
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchone()[0]
+
+
+def wait_until(condition, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

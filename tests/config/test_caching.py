@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.cache import cache
+from django.db import OperationalError
 from django.http import HttpResponse
 
 from config import caching
@@ -430,3 +431,14 @@ def wait_for_subscriber() -> None:
 def run_python(code: str) -> None:
     program = f"import django; django.setup(); {code}"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_while_the_database_is_away_only_one_caller_waits_for_it(build, unreachable_database):
+    look(build, models=())
+    known = look(build, models=())
+    assert caching.process.generations.away
+    assert caching.process.generations.fresh_until > time.monotonic()
+    assert (known.body, known.state) == (b'{"built":1}', "hit")
+    with pytest.raises(OperationalError, match="a moment ago"):
+        look(build, key="catalog:y:1:20")
+    assert build.calls == 1

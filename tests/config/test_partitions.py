@@ -1,7 +1,8 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection, connections
 from django.utils import timezone
 
 from config import partitions
@@ -94,3 +95,64 @@ def test_month_names_and_bounds():
         date(2025, 12, 1),
         date(2026, 1, 1),
     )
+
+
+def test_several_may_make_the_same_partitions_at_once(events):
+    def make(_) -> int:
+        try:
+            return len(partitions.ensure(TABLE, days_ago(15), days_ago(0)))
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(make, range(4)))
+    assert sum(made) == len(names()) == 16
+
+
+def test_a_drop_that_died_does_not_stand_in_the_way_of_its_days(events):
+    partitions.ensure(TABLE, days_ago(6), days_ago(6))
+    [victim] = names()
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {victim} CONCURRENTLY")
+    assert partitions.ensure(TABLE, days_ago(6), days_ago(6)) == [victim]
+    assert names() == events == [victim]
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {TABLE} VALUES (1, %s)", [days_ago(6)])
+
+
+def test_a_detach_that_died_is_finished_by_whoever_comes_next(events):
+    partitions.ensure(TABLE, days_ago(6), days_ago(5))
+    victim, other = names()
+    half_detach(victim)
+    assert [part.name for part in partitions.expired(TABLE)] == [other]
+    assert partitions.ensure(TABLE, days_ago(6), days_ago(6)) == [victim]
+    assert names() == [victim, other]
+    assert events == [victim]
+
+    half_detach(victim)
+    assert partitions.drop_leftovers(TABLE) == [victim]
+    assert names() == [other]
+
+
+def test_who_finds_a_partition_dropped_by_somebody_else_goes_on(events):
+    partitions.ensure(TABLE, days_ago(6), days_ago(6))
+    [part] = partitions.expired(TABLE)
+    partitions.drop(TABLE, part)
+    partitions.drop(TABLE, part)
+    assert events == [part.name]
+
+
+def half_detach(name: str) -> None:
+    """Begin a detach, and die while it waits for somebody who reads the table."""
+    reader = connections["default"].copy()
+    try:
+        with reader.cursor() as reading, connection.cursor() as cursor:
+            reading.execute("BEGIN")
+            reading.execute(f"SELECT count(*) FROM {TABLE}")
+            cursor.execute("SET statement_timeout = '300ms'")
+            with pytest.raises(DatabaseError, match="statement timeout"):
+                cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {name} CONCURRENTLY")
+            cursor.execute("RESET statement_timeout")
+            reading.execute("ROLLBACK")
+    finally:
+        reader.close()

@@ -253,3 +253,18 @@ def test_database_away(client, unreachable_database):
 def test_schema_component():
     found = problems.responses(400, 404)
     assert [status for status, _ in found] == [400, 404, 429, 503]
+
+
+def test_a_body_in_chunks_or_compressed_is_refused_by_name(client):
+    chunked = client.generic("POST", "/api/v1/list", b"", HTTP_TRANSFER_ENCODING="chunked")
+    assert_problem(chunked, 411)
+    packed = client.generic("POST", "/api/v1/list", b"x", HTTP_CONTENT_ENCODING="gzip")
+    assert_problem(packed, 415)
+    plain = client.generic(
+        "POST",
+        "/api/v1/list",
+        b'[{"price":"1.00"}]',
+        content_type="application/json",
+        HTTP_CONTENT_ENCODING="identity",
+    )
+    assert plain.status_code == 201

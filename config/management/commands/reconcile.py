@@ -26,7 +26,11 @@ class Command(BaseCommand):
         left = 0
         for model in models:
             started = time.monotonic()
-            found = readmodels.reconcile(model, fix=fix, progress=self._progress(verbosity))
+            try:
+                with readmodels.patience(model):
+                    found = readmodels.reconcile(model, fix=fix, progress=self._progress(verbosity))
+            except readmodels.Busy as error:
+                raise CommandError(str(error)) from error
             left += 0 if found.fixed else found.count
             if verbosity:
                 self._report(model.name, found, time.monotonic() - started)

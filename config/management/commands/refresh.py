@@ -24,7 +24,11 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         for model in models:
             started = time.monotonic()
-            done = readmodels.refresh(model, full=full, progress=self._progress(verbosity))
+            try:
+                with readmodels.patience(model):
+                    done = readmodels.refresh(model, full=full, progress=self._progress(verbosity))
+            except readmodels.Busy as error:
+                raise CommandError(str(error)) from error
             if verbosity:
                 state = f"{done.rows:,} rows" if done.changed else "was up to date"
                 seconds = time.monotonic() - started
