@@ -343,7 +343,7 @@ def test_sellers_without_a_rank_are_offered(admin_client, sellers):
     response = admin_client.post(f"{PRIORITY}rank/", {"seller": "zoe"})
     assert response.status_code == 302
     assert order()[-1] == (4, "zoe")
-    for unknown in ["nobody", "zo\0e", ""]:
+    for unknown in ["nobody", "no\0body", ""]:
         assert admin_client.post(f"{PRIORITY}rank/", {"seller": unknown}).status_code == 404
 
 
