@@ -12,5 +12,6 @@ GRANT spyglass TO spyglass_web WITH INHERIT TRUE, SET FALSE;
 ALTER ROLE spyglass_web SET statement_timeout = '10s';
 ALTER ROLE spyglass_web SET lock_timeout = '3s';
 ALTER ROLE spyglass_web SET idle_in_transaction_session_timeout = '15s';
+ALTER ROLE spyglass_web SET client_connection_check_interval = '5s';
 ALTER DATABASE spyglass SET timezone = 'UTC';
 SQL
