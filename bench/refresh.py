@@ -225,6 +225,7 @@ def history_growth(bench: Bench, short: str, long: str, slugs: int) -> Figure:
         "<= 1.3",
         snapshots=[rows[short], rows[long]],
         refresh_seconds=[round(middle[short], 3), round(middle[long], 3)],
+        rounds={name: [round(sum(parts), 3) for parts in times[name]] for name in (short, long)},
         fold_seconds=[round(median(part[0] for part in times[name]), 3) for name in (short, long)],
         cards_seconds=[round(median(part[1] for part in times[name]), 3) for name in (short, long)],
     )
