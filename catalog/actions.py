@@ -2,7 +2,8 @@
 
 Both ways end in `_record`: the rows go by COPY into a temporary table and from there, in the
 order of the natural key, into product_price_snapshots. What stands already is compared: the same
-price is a duplicate, another price a conflict, and the first stays.
+price is a duplicate, another price a conflict, and the first stays. A file whose rows are new goes
+straight in by COPY, until a row turns out to stand already.
 """
 
 import contextlib
@@ -171,11 +172,13 @@ def ingest_file(
         rejects = _RejectsFile(rejects_path or default_rejects_path(path), path)
         run = None if dry_run else _start_run(source.name, user_label)
         counts = Counts()
+        recorded = _Recorded(accepted=0, refused={})
         with _ending(run, source), rejects, _ahead(_chunks(source)) as chunks:
             for chunk in chunks:
-                recorded = _Recorded(accepted=len(chunk.lines), refused={})
                 if run:
-                    recorded = _commit(chunk, run, counts)
+                    recorded = _commit(chunk, run, counts, straight=not recorded.refused)
+                else:
+                    recorded = _Recorded(accepted=len(chunk.lines), refused={})
                 counts += _counts(chunk, recorded)
                 rejects.write(_refused(chunk, recorded))
                 if run and rejects.path and not run.rejects_path:
@@ -226,7 +229,10 @@ class _Recorded(NamedTuple):
 
 
 class _Chunk:
-    """Valid rows as COPY text with their lines, and the rejected ones. Bounded in memory."""
+    """Valid rows as COPY text with their lines, and the rejected ones. Bounded in memory.
+
+    `position`: how many bytes of the source were read when the chunk was full.
+    """
 
     def __init__(self, escaped: Seen):
         self.lines: list[int] = []
@@ -236,6 +242,7 @@ class _Chunk:
         self.position = 0
         self._characters = 0
         self._copy: list[str] = []
+        self._keys: list[tuple] = []
         self._escaped = escaped
 
     def add(self, line: int, raw: str, checked: Row | Rejection) -> None:
@@ -243,13 +250,22 @@ class _Chunk:
         if isinstance(checked, Rejection):
             self.rejected.append(_Refused(line, *checked, raw[:_FILE_RAW]))
             return
-        self._copy.append(_copy_line(len(self.lines), checked, self._escaped))
+        self._copy.append(_copy_line(checked, self._escaped))
+        self._keys.append(
+            (checked.slug, checked.seller, checked.scraped_at, checked.code, checked.currency)
+        )
         self.lines.append(line)
         self.raw.append(raw[:_FILE_RAW])
         self.times.add(checked.scraped_at)
 
-    def copy(self) -> bytes:
-        return "".join(self._copy).encode()
+    def staged(self) -> bytes:
+        """The rows for `fill_stage`."""
+        return "".join(f"{at}\t{line}\n" for at, line in enumerate(self._copy)).encode()
+
+    def straight(self, run_id: int) -> bytes:
+        """The rows for `record_straight`, in the order in which `record_stage` would write them."""
+        order = sorted(range(len(self._keys)), key=self._keys.__getitem__)
+        return "".join(f"{self._copy[at]}\t{run_id}\n" for at in order).encode()
 
     def months(self) -> list[date]:
         return sorted({moment.date().replace(day=1) for moment in self.times})
@@ -382,11 +398,15 @@ def _end_run(run: IngestRun, state: str, error: str, digest: str) -> None:
         logger.exception("ingest run %s ended as %s, which could not be stored", run.pk, state)
 
 
-def _commit(chunk: _Chunk, run: IngestRun, before: Counts) -> _Recorded:
-    """One chunk in one transaction with its counters."""
+def _commit(chunk: _Chunk, run: IngestRun, before: Counts, *, straight: bool) -> _Recorded:
+    """One chunk in one transaction with its counters. `straight`: its rows are likely all new."""
+    expected_new = [straight]  # once: what comes again after an error has met somebody
 
     def record() -> _Recorded:
-        recorded = _record(chunk, run.pk)
+        recorded = None
+        if expected_new and expected_new.pop():
+            recorded = _record_straight(chunk, run.pk)
+        recorded = recorded or _record(chunk, run.pk)
         refused = _kept(_refused(chunk, recorded), before)
         _account(run.pk, run.state, before, _counts(chunk, recorded), refused)
         return recorded
@@ -422,6 +442,28 @@ def _ensure_partitions(chunk: _Chunk) -> None:
         partitions.ensure(table="product_price_snapshots", start=month, end=month)
 
 
+def _record_straight(chunk: _Chunk, run_id: int) -> _Recorded | None:
+    """Put in rows of which none stands yet; None, and nothing done, where one does.
+
+    COPY writes a third faster than INSERT … ON CONFLICT, but ends at the first row that stands.
+    """
+    if not chunk.lines:
+        return None
+    try:
+        with (
+            transaction.atomic(),
+            connection.cursor() as cursor,
+            connection.wrap_database_errors,  # Django does so for statements, not for a COPY
+            cursor.copy(queries("catalog")["record_straight"]) as copy,
+        ):
+            copy.write(chunk.straight(run_id))
+    except IntegrityError as error:
+        if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+            return None
+        raise
+    return _Recorded(accepted=len(chunk.lines), refused={})
+
+
 def _record(chunk: _Chunk, run_id: int) -> _Recorded:
     """Stage the chunk's rows and put in those whose key is new. Needs a transaction."""
     if not chunk.lines:
@@ -431,7 +473,7 @@ def _record(chunk: _Chunk, run_id: int) -> _Recorded:
         cursor.execute(sql["create_stage"])
         cursor.execute(sql["empty_stage"])
         with cursor.copy(sql["fill_stage"]) as copy:
-            copy.write(chunk.copy())
+            copy.write(chunk.staged())
         cursor.execute(sql["record_stage"], {"run": run_id})
         left = [at for (at,) in cursor.fetchall()]
         standing = []
@@ -535,14 +577,14 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
-def _copy_line(position: int, row: Row, escaped: Mapping[str, str]) -> str:
-    """One row in COPY's text format, in the order of `fill_stage`."""
+def _copy_line(row: Row, escaped: Mapping[str, str]) -> str:
+    """One row in COPY's text format, in the order of `fill_stage` after the position."""
     name, slug, code, seller, price, currency, moment, available, preorder, tags, url, text = row
     amount = "\\N" if price is None else str(price)
     return (
-        f"{position}\t{moment}\t{escaped[seller]}\t{escaped[code]}\t{slug}\t{escaped[name]}\t"
+        f"{moment}\t{escaped[seller]}\t{escaped[code]}\t{slug}\t{escaped[name]}\t"
         f"{amount}\t{currency}\t{available}\t{preorder}\t"
-        f"{_array(tags) if tags else '{}'}\t{url and escaped[url]}\t{text and escaped[text]}\n"
+        f"{_array(tags) if tags else '{}'}\t{url and escaped[url]}\t{text and escaped[text]}"
     )
 
 

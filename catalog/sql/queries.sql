@@ -125,6 +125,14 @@ COPY catalog_stage (
     price, currency, is_available, is_preorder, category_tags, hero_image_url, description
 ) FROM STDIN
 
+-- name: record_straight
+-- The rows of one chunk of which none stands yet, in the order of the natural key.
+COPY product_price_snapshots (
+    scraped_at, seller, product_code, product_name_normalized, product_name_original,
+    price, currency, is_available, is_preorder, category_tags, hero_image_url, description,
+    ingest_run_id
+) FROM STDIN
+
 -- name: record_stage
 -- In the order of the natural key: concurrent ingests lock in one order, and each index page is
 -- met once a chunk. The first row of a key wins, whether it stood already or comes in this chunk.

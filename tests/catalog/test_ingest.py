@@ -17,7 +17,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
-from catalog import actions
+from catalog import actions, readers
 from catalog.actions import SNAPSHOTS_AT_ONCE, ingest_file, record_snapshots
 from catalog.models import IngestReject, IngestRun, Snapshot
 from catalog.readers import SourceError, parse_map
@@ -253,6 +253,32 @@ class TestIngestFile:
         assert [run.state for run in runs] == ["finished", "finished"]
         assert runs[0].source_hash == runs[1].source_hash != ""
         assert runs[0].accepted == first.accepted
+
+    def test_new_rows_go_straight_in_until_one_stands(self, tmp_path, monkeypatch):
+        """Both ways leave the same rows, columns and change log; a failed COPY leaves nothing."""
+        monkeypatch.setattr(actions, "CHUNK_ROWS", 100)
+        monkeypatch.setattr(readers, "BLOCK_BYTES", 256)
+        straight, record = [], actions._record_straight
+
+        def watched(chunk, run_id):
+            straight.append(record(chunk, run_id))
+            return straight[-1]
+
+        monkeypatch.setattr(actions, "_record_straight", watched)
+        days = [f"2025-09-{day:02}T06:00:00Z" for day in range(1, 7)]
+        lines = [f"Tea {n} \\ x,c{n},acme,1.{n % 9},EUR,{day}" for day in days for n in range(100)]
+        ingest(write(tmp_path, lines[250:270]), tmp_path)
+        counts = ingest(write(tmp_path, lines), tmp_path).counts
+        assert (counts.accepted, counts.duplicate) == (580, 20)
+        # The first file; of the second new, new, one stands. Staged, that was new, so straight on.
+        assert [bool(each) for each in straight] == [True, True, True, False, True, True]
+        assert stored() == expected(lines)
+        assert set(Snapshot.objects.values_list("ingest_run_id", flat=True)) == set(
+            IngestRun.objects.values_list("pk", flat=True)
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*), count(DISTINCT snapshot_id) FROM catalog_changes")
+            assert cursor.fetchone() == (600, 600)
 
     def test_the_rejects_file(self, tmp_path):
         lines = ["Rice,1,acme,1.00,EUR," + DAY] * 2
