@@ -76,9 +76,10 @@ newest AS (
 priced AS (
     SELECT
         line, scraped_at, price,
-        lag(price) OVER (PARTITION BY line ORDER BY scraped_at) AS previous
+        lag(price) OVER line AS previous, lead(scraped_at) OVER line AS next_at
     FROM history
     WHERE price IS NOT NULL
+    WINDOW line AS (PARTITION BY line ORDER BY scraped_at)
 ),
 run AS (
     SELECT DISTINCT ON (line)
@@ -89,17 +90,12 @@ run AS (
     ORDER BY line, scraped_at DESC
 ),
 prior AS (
-    SELECT
-        line,
-        least(
-            min(p.price) FILTER (WHERE p.scraped_at >= r.opens),
-            (array_agg(p.price ORDER BY p.scraped_at DESC)
-                FILTER (WHERE p.scraped_at < r.opens))[1]
-        ) AS prior_low
+    SELECT DISTINCT ON (line)
+        line, p.price AS prior_low, (p.next_at AT TIME ZONE 'UTC')::date AS prior_low_until
     FROM run AS r
-    JOIN history AS p USING (line)
-    WHERE p.scraped_at < r.price_since AND p.price IS NOT NULL
-    GROUP BY line
+    JOIN priced AS p USING (line)
+    WHERE p.scraped_at < r.price_since AND p.next_at >= r.opens
+    ORDER BY line, p.price, p.next_at DESC
 ),
 detailed AS (
     SELECT DISTINCT ON (line) line, scraped_at, details_id
@@ -117,7 +113,7 @@ SELECT
     total.first_at, newest.last_at, newest.is_available, newest.is_preorder,
     run.last_price, total.last_price_at, run.price_since, run.previous_price, prior.prior_low,
     total.lowest, total.highest, total.seen_low, total.seen_high, total.observations,
-    points.price_points
+    prior.prior_low_until, points.price_points
 FROM newest
 JOIN total USING (line)
 LEFT JOIN points USING (line)
@@ -160,7 +156,7 @@ SELECT
         SELECT slug, seller, currency, name, product_code, category_tags, hero_image_url,
             description, details_at, first_at, last_at, is_available, is_preorder, last_price,
             last_price_at, price_since, previous_price, prior_low, lowest, highest, seen_low,
-            seen_high, observations
+            seen_high, observations, prior_low_until
         FROM bench_slug_seller_summary) AS lines)
     + (SELECT count(*) FROM (
         TABLE catalog_slug_summary EXCEPT ALL TABLE bench_slug_summary) AS cards)

@@ -152,6 +152,7 @@ class SellerSummary(models.Model):
     price_since = models.DateTimeField(null=True)
     previous_price = models.DecimalField(max_digits=14, decimal_places=4, null=True)
     prior_low = models.DecimalField(max_digits=14, decimal_places=4, null=True)
+    prior_low_until = models.DateField(null=True, help_text="The last day it was in force, UTC")
     lowest = models.DecimalField(max_digits=14, decimal_places=4, null=True)
     highest = models.DecimalField(max_digits=14, decimal_places=4, null=True)
     observations = models.BigIntegerField()

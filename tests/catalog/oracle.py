@@ -5,7 +5,7 @@ Shares no code with the project: what the tests compare it with may be as clever
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 
@@ -91,6 +91,7 @@ def summary(rows: list[Row]) -> dict:
         "price_since": None,
         "previous_price": None,
         "prior_low": None,
+        "prior_low_until": None,
     }
     if good:
         start = len(good) - 1
@@ -99,16 +100,26 @@ def summary(rows: list[Row]) -> dict:
         expected["price_since"] = good[start][0]
         if start > 0:
             expected["previous_price"] = good[start - 1][1]
-            expected["prior_low"] = prior_low(good[:start], good[start][0])
+            expected["prior_low"], expected["prior_low_until"] = prior_low(
+                good[:start], good[start][0]
+            )
     return expected
 
 
-def prior_low(before: list[tuple[datetime, Decimal]], since: datetime) -> Decimal:
-    """The lowest price of the 30 days before, with the one in force when they begin."""
+def prior_low(before: list[tuple[datetime, Decimal]], since: datetime) -> tuple[Decimal, date]:
+    """The lowest price of the 30 days before, with the one in force when they begin; and the last
+    day on which it was in force, be it until another price came."""
     opens = since.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=30)
     inside = [price for at, price in before if at >= opens]
     in_force = [price for at, price in before if at < opens][-1:]
-    return min(inside + in_force)
+    low = min(inside + in_force)
+    ends = [at for at, _ in before[1:]] + [since]
+    last = len(before) - len(inside) - len(in_force)
+    return low, max(
+        end.date()
+        for (_, price), end in list(zip(before, ends, strict=True))[last:]
+        if price == low
+    )
 
 
 def points(rows: list[Row]) -> dict:

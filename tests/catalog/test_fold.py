@@ -143,6 +143,42 @@ def check_batches(batches) -> None:
         assert {o.scraped_at: o.state for o in outliers} == oracle.verdicts(rows)
 
 
+# One line in the order of time, over months: hours to the next poll, its price, whether to fold.
+POLLS = st.lists(
+    st.tuples(
+        st.sampled_from([3, 10, 24, 24, 24 * 5, 24 * 14, 24 * 29, 24 * 30, 24 * 31]),
+        st.sampled_from([Decimal(p) for p in ("9", "10", "11", "12")]),
+        st.sampled_from([True, True, False]),
+    ),
+    min_size=3,
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(polls=POLLS)
+def test_the_prior_low_follows_each_change_as_the_oracle_says(polls):
+    with transaction.atomic():
+        rows, hours = [], 6
+        for wait, price, folded in polls:
+            hours += wait
+            if hours > 24 * 210:
+                break
+            rows.append(Row("a", "s", "EUR", "c", START + timedelta(hours=hours), price, True))
+            insert(rows[-1:])
+            if folded:
+                fold()
+                wanted = oracle.summary(rows)
+                found = line()
+                assert (found.prior_low, found.prior_low_until) == (
+                    wanted["prior_low"],
+                    wanted["prior_low_until"],
+                )
+        fold()
+        assert differences() == []
+        transaction.set_rollback(True)
+
+
 def test_a_reduction_counts_against_the_lowest_price_of_the_30_days_before():
     insert(price_rows([10, 8, 12, 9]))
     refresh()
