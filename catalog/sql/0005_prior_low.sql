@@ -129,22 +129,24 @@ BEGIN
 
     DROP TABLE IF EXISTS _folded;
     CREATE TEMP TABLE _folded ON COMMIT DROP AS
-    WITH total AS (
+    WITH latest AS (
         SELECT
             line,
             min(scraped_at) AS first_at,
+            max(scraped_at) AS last_at,
+            (array_agg(is_available ORDER BY scraped_at DESC))[1] AS is_available,
+            (array_agg(is_preorder ORDER BY scraped_at DESC))[1] AS is_preorder,
+            (array_agg(code_and_name[1] ORDER BY scraped_at DESC))[1] AS product_code,
+            (array_agg(code_and_name[2] ORDER BY scraped_at DESC))[1] AS name,
             max(scraped_at) FILTER (WHERE price IS NOT NULL) AS last_price_at,
             (array_agg(price ORDER BY scraped_at DESC) FILTER (WHERE price IS NOT NULL))[1]
                 AS last_price,
+            max(scraped_at) FILTER (WHERE details_id IS NOT NULL) AS details_at,
+            (array_agg(details_id ORDER BY scraped_at DESC)
+                FILTER (WHERE details_id IS NOT NULL))[1] AS details_id,
             min(price) AS lowest, max(price) AS highest, sum(observations)::bigint AS observations
         FROM _moments
         GROUP BY line
-    ),
-    newest AS (
-        SELECT DISTINCT ON (line)
-            line, scraped_at AS last_at, is_available, is_preorder, code_and_name
-        FROM _moments
-        ORDER BY line, scraped_at DESC
     ),
     priced AS (
         SELECT
@@ -218,35 +220,25 @@ BEGIN
             )
         ) AS lowest
         WHERE r.previous_price IS NOT NULL
-    ),
-    detailed AS (
-        SELECT DISTINCT ON (line) line, scraped_at, details_id
-        FROM _moments
-        WHERE details_id IS NOT NULL
-        ORDER BY line, scraped_at DESC
     )
     SELECT
-        l.slug, l.seller, l.currency,
-        newest.code_and_name[2] AS name, newest.code_and_name[1] AS product_code,
+        l.slug, l.seller, l.currency, n.name, n.product_code,
         coalesce(d.category_tags, '{}') AS category_tags,
         coalesce(d.hero_image_url, '') AS hero_image_url,
         coalesce(d.description, '') AS description,
-        detailed.scraped_at AS details_at,
-        total.first_at, newest.last_at, newest.is_available, newest.is_preorder,
-        total.last_price, total.last_price_at,
+        n.details_at, n.first_at, n.last_at, n.is_available, n.is_preorder,
+        n.last_price, n.last_price_at,
         run.price_since, run.previous_price, prior.prior_low,
-        total.lowest, total.highest, total.lowest AS seen_low, total.highest AS seen_high,
-        total.observations, prior.prior_low_until, l.known
-    FROM newest
-    JOIN total USING (line)
+        n.lowest, n.highest, n.lowest AS seen_low, n.highest AS seen_high,
+        n.observations, prior.prior_low_until, l.known
+    FROM latest AS n
     JOIN _lines AS l USING (line)
     LEFT JOIN run USING (line)
     LEFT JOIN prior USING (line)
-    LEFT JOIN detailed USING (line)
     LEFT JOIN LATERAL (
         SELECT s.category_tags, s.hero_image_url, s.description
         FROM product_price_snapshots AS s
-        WHERE s.id = detailed.details_id AND s.scraped_at = detailed.scraped_at
+        WHERE s.id = n.details_id AND s.scraped_at = n.details_at
         OFFSET 0
     ) AS d ON true;
     ANALYZE _folded;
