@@ -112,9 +112,11 @@ class Bench:
         """Run manage.py on `database` to its end. Raises CannotRunError."""
         return self._run(database, [str(PROJECT / "manage.py"), *map(str, arguments)])
 
-    def probe(self, database: str, name: str, **parameters: object) -> dict:
-        """What a function of `bench.probes` returns in a web process of its own."""
-        command = ["-m", "bench.probes", name, json.dumps(parameters)]
+    def probe(
+        self, database: str, name: str, *, module: str = "bench.probes", **parameters: object
+    ) -> dict:
+        """What a function of `module` returns in a web process of its own."""
+        command = ["-m", module, name, json.dumps(parameters)]
         done = self._run(database, command, PROCESS_ROLE="web")
         return json.loads(done.output)
 

@@ -7,21 +7,17 @@ straight in by COPY, until a row turns out to stand already.
 """
 
 import contextlib
-import csv
 import logging
 import os
-import queue
 import random
 import reprlib
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 import psycopg
@@ -31,8 +27,9 @@ from django.utils import timezone
 
 from catalog.models import IngestReject, IngestRun
 from catalog.readers import FieldMap, Source, SourceError
-from catalog.rows import Rejection, Row, Seen, Validator
+from catalog.rows import Row, Seen, Validator
 from config import leases, partitions, tally
+from config.files import Refused, Rejection, RejectsFile, ahead, default_rejects_path, storable
 from config.sqlfiles import queries
 
 logger = logging.getLogger("spyglass.catalog")
@@ -46,10 +43,6 @@ KEPT_RAW = 1_000
 _FILE_RAW = 10_000
 _ATTEMPTS = 5
 _PRESUMED_DEAD = timedelta(days=1)
-
-
-class RejectsError(Exception):
-    """The refused rows of a file cannot be written down; the text says where and why."""
 
 
 class Outcome(NamedTuple):
@@ -169,11 +162,11 @@ def ingest_file(
     """
     started = time.monotonic()
     with Source(path, file_format=file_format, field_map=field_map) as source:
-        rejects = _RejectsFile(rejects_path or default_rejects_path(path), path)
+        rejects = RejectsFile(rejects_path or default_rejects_path(path), path)
         run = None if dry_run else _start_run(source.name, user_label)
         counts = Counts()
         recorded = _Recorded(accepted=0, refused={})
-        with _ending(run, source), rejects, _ahead(_chunks(source)) as chunks:
+        with _ending(run, source), rejects, ahead(_chunks(source)) as chunks:
             for chunk in chunks:
                 if run:
                     recorded = _commit(chunk, run, counts, straight=not recorded.refused)
@@ -205,22 +198,6 @@ def is_dead(run: IngestRun) -> bool:
     return leases.is_dead(run) or run.started_at < timezone.now() - _PRESUMED_DEAD
 
 
-def default_rejects_path(path: str) -> str:
-    """Where the refused rows of `path` go: beside the working directory's other files."""
-    name = "stdin" if path == "-" else Path(path).name.removesuffix(".gz")
-    return f"{Path(name).stem if Path(name).suffix else name}.rejects.csv"
-
-
-class _Refused(NamedTuple):
-    """A line that did not go in, for the rejects file and the admin."""
-
-    line: int
-    reason: str
-    field: str
-    detail: str
-    raw: str
-
-
 class _Recorded(NamedTuple):
     """How many staged rows went in, and what became of the others, by position in the chunk."""
 
@@ -237,7 +214,7 @@ class _Chunk:
     def __init__(self, escaped: Seen):
         self.lines: list[int] = []
         self.raw: list[str] = []
-        self.rejected: list[_Refused] = []
+        self.rejected: list[Refused] = []
         self.times: set[datetime] = set()
         self.position = 0
         self._characters = 0
@@ -248,7 +225,7 @@ class _Chunk:
     def add(self, line: int, raw: str, checked: Row | Rejection) -> None:
         self._characters += len(raw)
         if isinstance(checked, Rejection):
-            self.rejected.append(_Refused(line, *checked, raw[:_FILE_RAW]))
+            self.rejected.append(Refused(line, *checked, raw[:_FILE_RAW]))
             return
         self._copy.append(_copy_line(checked, self._escaped))
         self._keys.append(
@@ -318,43 +295,6 @@ def _chunks(source: Source) -> Iterator[_Chunk]:
         raise broken
 
 
-@contextlib.contextmanager
-def _ahead(chunks: Iterator[_Chunk]) -> Iterator[Iterator[_Chunk]]:
-    """Make chunks in a thread, one ahead of the database; the thread never touches it."""
-    ready: queue.Queue = queue.Queue(maxsize=1)
-    stopped = threading.Event()
-
-    def put(item) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.2)
-                return
-
-    def work() -> None:
-        try:
-            for chunk in chunks:
-                put(chunk)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that reads
-            put(error)
-
-    def read() -> Iterator[_Chunk]:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=work, name="ingest-reader", daemon=True)
-    thread.start()
-    try:
-        yield read()
-    finally:
-        stopped.set()
-        thread.join()
-
-
 def _start_run(source: str, user_label: str) -> IngestRun:
     mark_dead_runs()
     return IngestRun.objects.create(
@@ -389,7 +329,7 @@ def _end_run(run: IngestRun, state: str, error: str, digest: str) -> None:
         IngestRun.objects.filter(pk=run.pk).update(
             state=state,
             finished_at=Now(),
-            error=_storable(error),
+            error=storable(error),
             source_hash=digest if finished else "",
         )
     except (OperationalError, psycopg.Error):
@@ -509,10 +449,10 @@ def _counts(chunk: _Chunk, recorded: _Recorded) -> Counts:
     )
 
 
-def _refused(chunk: _Chunk, recorded: _Recorded) -> list[_Refused]:
+def _refused(chunk: _Chunk, recorded: _Recorded) -> list[Refused]:
     """The rejected and conflicting lines of a chunk, in the order of the file."""
     conflicts = [
-        _Refused(chunk.lines[at], *outcome[1:], chunk.raw[at])
+        Refused(chunk.lines[at], *outcome[1:], chunk.raw[at])
         for at, outcome in recorded.refused.items()
         if outcome.outcome == "conflict"
     ]
@@ -528,7 +468,7 @@ def _outcomes(chunk: _Chunk, recorded: _Recorded) -> list[Outcome]:
     return [outcomes[line] for line in sorted(outcomes)]
 
 
-def _kept(refused: list[_Refused], before: Counts) -> list[_Refused]:
+def _kept(refused: list[Refused], before: Counts) -> list[Refused]:
     """Those that the admin gets to see: the first 1,000 rejects and conflicts of a run."""
     conflicts = [each for each in refused if each.reason == "conflict"]
     rejects = [each for each in refused if each.reason != "conflict"]
@@ -539,7 +479,7 @@ def _kept(refused: list[_Refused], before: Counts) -> list[_Refused]:
 
 
 def _account(
-    run_id: int, state: str, before: Counts, added: Counts, refused: list[_Refused]
+    run_id: int, state: str, before: Counts, added: Counts, refused: list[Refused]
 ) -> None:
     """Counters, and the refused rows for the admin, in the transaction of the rows.
 
@@ -550,9 +490,9 @@ def _account(
             run_id=run_id,
             line=each.line,
             reason=each.reason,
-            field=_storable(each.field),
-            detail=_storable(each.detail),
-            raw=_storable(each.raw)[:KEPT_RAW],
+            field=storable(each.field),
+            detail=storable(each.detail),
+            raw=storable(each.raw)[:KEPT_RAW],
         )
         for each in refused
     )
@@ -570,11 +510,6 @@ def _account(
     }
     for outcome, rows in by_outcome.items():
         tally.add("ingest_rows_total", rows, outcome=outcome)
-
-
-def _storable(text: str) -> str:
-    """`text` without what PostgreSQL cannot store: NUL bytes and halves of surrogate pairs."""
-    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
 
 
 def _copy_line(row: Row, escaped: Mapping[str, str]) -> str:
@@ -595,50 +530,3 @@ def _array(tags: tuple[str, ...]) -> str:
 def _escaped(text: str) -> str:
     text = text.replace("\\", "\\\\").replace("\t", "\\t")
     return text.replace("\n", "\\n").replace("\r", "\\r")
-
-
-class _RejectsFile:
-    """The CSV file of refused rows; made by the first of them."""
-
-    def __init__(self, path: str, source: str):
-        self._wanted = Path(path)
-        self._file = None
-        self.path = ""
-        folder = self._wanted.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise SourceError(f"no rejects file can be written in {folder}: say --rejects PATH")
-        if self._wanted.is_dir():
-            raise SourceError(f"{path} is a folder: say --rejects PATH with the name of a file")
-        if self._wanted.exists() and source != "-" and self._wanted.samefile(source):
-            raise SourceError(f"{path} is the file to read: say --rejects PATH for another one")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc) -> None:
-        if self._file:
-            with self._failing():
-                self._file.close()
-
-    def write(self, refused: list[_Refused]) -> None:
-        if not refused:
-            return
-        with self._failing():
-            if self._file is None:
-                self._file = self._wanted.open(
-                    "w", encoding="utf-8", errors="backslashreplace", newline=""
-                )
-                self.path = str(self._wanted)
-                csv.writer(self._file).writerow(_Refused._fields)
-            csv.writer(self._file).writerows(refused)
-            self._file.flush()
-
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RejectsError(
-                f"{self._wanted}: the refused rows cannot be written ({error.strerror}); the rows"
-                " before are in. Make room, or say --rejects PATH, and ingest the file again"
-            ) from error

@@ -33,13 +33,7 @@ def refresh_catalog(run: Run) -> int:
 )
 def reconcile_catalog(run: Run) -> int:
     """The rows are the differences found; `manage.py reconcile catalog --fix` mends them."""
-    differences = 0
-    for model in readmodels.select(["catalog"]):
-        run.check()
-        found = readmodels.reconcile(model)
-        run.detail[model.name] = {"differences": found.count, "samples": found.samples}
-        differences += found.count
-    return differences
+    return readmodels.reconcile_app("catalog", run)
 
 
 @job(
@@ -49,13 +43,7 @@ def reconcile_catalog(run: Run) -> int:
 )
 def mend_catalog(run: Run) -> int:
     """On demand only: staff start it where `reconcile_catalog` found differences."""
-    mended = 0
-    for model in readmodels.select(["catalog"]):
-        run.check()
-        found = readmodels.reconcile(model, fix=True)
-        run.detail[model.name] = {"mended": found.count, "samples": found.samples}
-        mended += found.count
-    return mended
+    return readmodels.reconcile_app("catalog", run, fix=True)
 
 
 @job(

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from catalog.slugs import decode_entities, slug
+from config import files
+from config.files import Rejection
 
 FIELDS = (
     "product_name",
@@ -39,22 +41,15 @@ ALIASES = {
     "image_url": "hero_image_url",
 }
 
-REASONS = {
+REASONS = files.REASONS | {
     "availability_contradiction": "availability and the is_… flags disagree",
     "availability_unknown": "availability is not available, preorder or unavailable",
     "code_too_long": "product_code has more than 200 characters",
-    "columns_wrong": "the line has another number of columns than the header",
-    "csv_malformed": "text stands after a closing quote, or the line breaks inside",
-    "csv_unclosed_quote": "a quote is opened and not closed",
     "currency_missing": "currency is empty",
     "currency_unknown": "currency is not an ISO 4217 code",
     "description_too_long": "description has more than 10,000 characters",
     "empty_name": "product_name is empty, or nothing in it is visible",
-    "encoding": "the text is not valid UTF-8",
     "flag_unknown": "a flag is not true or false",
-    "json_invalid": "the line is not valid JSON",
-    "json_not_object": "the JSON value is not an object",
-    "line_too_long": "the line has more than 1 MiB",
     "name_too_long": "product_name has more than 2,000 characters",
     "nul_byte": "the text holds a NUL byte, which PostgreSQL cannot store",
     "price_missing": "no price, and the row does not say unavailable",
@@ -142,14 +137,6 @@ class Row(NamedTuple):
     tags: tuple[str, ...]
     hero_image_url: str
     description: str
-
-
-class Rejection(NamedTuple):
-    """Why an observation does not go in: a key of `REASONS`, the field, what was wrong with it."""
-
-    reason: str
-    field: str = ""
-    detail: str = ""
 
 
 class _FieldError(Exception):

@@ -519,6 +519,18 @@ def respond(
     return _conditional(request, found.body, found.etag, headers, content_type)
 
 
+def respond_private(request, body: bytes, state: str = "") -> HttpResponse:
+    """The same for what is one person's: nobody keeps it without asking whether it still stands.
+
+    `state`: hit or miss where a cache was asked, else nothing is said.
+    """
+    etag = etag_of(body)
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if state:
+        headers["X-Cache"] = state
+    return _conditional(request, body, etag, headers, "application/json")
+
+
 def _conditional(request, body, etag, headers, content_type) -> HttpResponse:
     known = request.META.get("HTTP_IF_NONE_MATCH")
     if known and request.method in ("GET", "HEAD") and _matches(etag, known):

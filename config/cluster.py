@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def main() -> None:
     """Be the cluster until SIGTERM, or until the supervisor dies."""
-    _end_with_parent()
+    end_with_parent()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     import django
 
@@ -24,7 +24,7 @@ def main() -> None:
     Cluster().start()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Get a SIGTERM when the supervisor is killed, so that no second cluster lingers (Linux)."""
     supervisor = os.environ.get(PARENT)
     if supervisor is None or not sys.platform.startswith("linux"):

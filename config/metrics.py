@@ -9,6 +9,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from math import inf
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
@@ -25,6 +26,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
@@ -169,11 +171,16 @@ def _failures(errors: dict[str, str]) -> Metric:
 
 
 def _tallies() -> list[Metric]:
-    """Every tally: `…_total` as a counter, `…_sum` with `…_count` as a summary."""
+    """Every tally: `…_total` as a counter, `…_sum` with `…_count` as a summary, `…_bucket` with
+    `…_sum` as a histogram."""
     by_family: dict[tuple[str, str], list] = defaultdict(list)
-    for row in tally.all():
+    rows = tally.all()
+    histograms = {row.name.removesuffix("_bucket") for row in rows if row.name.endswith("_bucket")}
+    for row in rows:
         stem, _, suffix = row.name.rpartition("_")
-        family = {"total": (stem, "counter"), "sum": (stem, "summary"), "count": (stem, "summary")}
+        kind = "histogram" if stem in histograms else "summary"
+        family = {"total": (stem, "counter"), "bucket": (stem, kind), "sum": (stem, kind)}
+        family["count"] = (stem, kind)
         by_family[family.get(suffix, (row.name, "unknown"))].append(row)
     return [_tally_metric(name, kind, rows) for (name, kind), rows in by_family.items()]
 
@@ -181,8 +188,27 @@ def _tallies() -> list[Metric]:
 def _tally_metric(name: str, kind: str, rows: list) -> Metric:
     metric = Metric(name, "Counted in PostgreSQL with what it counts.", kind)
     for row in rows:
-        metric.add_sample(row.name, row.labels, row.value)
+        if not row.name.endswith("_bucket"):
+            metric.add_sample(row.name, row.labels, row.value)
+    if kind == "histogram":
+        _add_buckets(metric, rows)
     return metric
+
+
+def _add_buckets(metric: Metric, rows: list) -> None:
+    """The buckets, each with what lies under it, and the count. Tallies hold each one alone."""
+    by_labels: dict[tuple, dict[float, float]] = defaultdict(dict)
+    for row in rows:
+        if row.name.endswith("_bucket"):
+            labels = tuple(sorted((key, one) for key, one in row.labels.items() if key != "le"))
+            by_labels[labels][float(row.labels["le"])] = row.value
+    for labels, buckets in by_labels.items():
+        total = 0.0
+        for bound in sorted({*buckets, inf}):
+            total += buckets.get(bound, 0)
+            le = floatToGoString(bound)
+            metric.add_sample(f"{metric.name}_bucket", dict(labels) | {"le": le}, total)
+        metric.add_sample(f"{metric.name}_count", dict(labels), total)
 
 
 def _connections() -> list[Metric]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
@@ -18,6 +19,9 @@ from psycopg.errors import LockNotAvailable
 from config import caching, tally
 from config.models import ReadModelState
 from config.sqlfiles import queries
+
+if TYPE_CHECKING:
+    from config.runs import Run
 
 Progress = Callable[[str], None]
 
@@ -223,3 +227,26 @@ def _status(model: ReadModel, state: ReadModelState | None, now: datetime) -> Mo
         max_age=model.max_age,
         stale=age is None or age > model.max_age.total_seconds(),
     )
+
+
+def refresh_app(app: str, run: "Run") -> int:
+    """What an app's refresh job does: all its read models; the rows taken in."""
+    rows = 0
+    for model in select([app]):
+        run.check()
+        done = refresh(model, progress=lambda text: run.progress(at=text))
+        run.detail[model.name] = done.rows
+        rows += done.rows
+    return rows
+
+
+def reconcile_app(app: str, run: "Run", *, fix: bool = False) -> int:
+    """What an app's jobs `reconcile_…` and `mend_…` do; the differences found, and mended."""
+    differences = 0
+    for model in select([app]):
+        run.check()
+        found = reconcile(model, fix=fix)
+        word = "mended" if fix else "differences"
+        run.detail[model.name] = {word: found.count, "samples": found.samples}
+        differences += found.count
+    return differences

@@ -81,6 +81,7 @@ INSTALLED_APPS = [
     "pgtrigger",
     "config",
     "catalog",
+    "matching",
 ]
 
 MIDDLEWARE = [
@@ -232,6 +233,12 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums"],
+    # Fields of one name with other values, which the document must tell apart.
+    "ENUM_NAME_OVERRIDES": {
+        "ItemStatusEnum": "matching.api.serializers.ITEM_STATUSES",
+        "MatchStateEnum": "matching.api.serializers.MATCH_STATES",
+        "MatchJobStateEnum": "matching.api.serializers.JOB_STATES",
+    },
 }
 
 # --- Pages, files, time -----------------------------------------------------------------------
@@ -288,6 +295,16 @@ UNFOLD = {
                     _screen("Outliers", "troubleshoot", "catalog", "outlier"),
                     _screen("Seller priority", "swap_vert", "catalog", "sellerpriority"),
                     _screen("Ingest runs", "upload_file", "catalog", "ingestrun"),
+                ],
+            },
+            {
+                "title": "Matching",
+                "items": [
+                    _screen("Items", "category", "matching", "item"),
+                    _screen("Matches", "join_inner", "matching", "match"),
+                    _screen("Match queue", "hourglass_top", "matching", "matchjob"),
+                    _screen("Weights", "balance", "matching", "pairweights"),
+                    _screen("Audit log", "history", "matching", "auditlog"),
                 ],
             },
             {
@@ -359,3 +376,35 @@ CATALOG_DEFAULT_CURRENCY = env.str("CATALOG_DEFAULT_CURRENCY", default="EUR")
 CATALOG_SNAPSHOTS_RETENTION_MONTHS = env.int("CATALOG_SNAPSHOTS_RETENTION_MONTHS", default=0)
 CATALOG_UPLOAD_MAX_BYTES = env.int("CATALOG_UPLOAD_MAX_BYTES", default=256 * 1024 * 1024)
 CATALOG_INGEST_RUNS_RETENTION_DAYS = env.int("CATALOG_INGEST_RUNS_RETENTION_DAYS", default=180)
+
+# --- Embeddings -------------------------------------------------------------------------------
+
+EMBEDDER = env.str("EMBEDDER", default="wordllama")  # or "off", or a dotted path
+# What EMBEDDER was, while another takes over: its vectors serve until the new ones are complete.
+EMBEDDER_PREVIOUS = env.str("EMBEDDER_PREVIOUS", default="")
+
+# --- Matching ---------------------------------------------------------------------------------
+
+# How vectors are searched: auto (by what a filter leaves), exact (all are compared), off.
+MATCHING_VECTOR = env.str("MATCHING_VECTOR", default="auto")
+MATCHING_MATCHES_RETENTION_MONTHS = env.int("MATCHING_MATCHES_RETENTION_MONTHS", default=24)
+MATCHING_AUDIT_RETENTION_MONTHS = env.int("MATCHING_AUDIT_RETENTION_MONTHS", default=24)
+MATCHING_DELETED_ITEMS_RETENTION_DAYS = env.int("MATCHING_DELETED_ITEMS_RETENTION_DAYS", default=30)
+MATCHING_NOTIFICATIONS_RETENTION_DAYS = env.int("MATCHING_NOTIFICATIONS_RETENTION_DAYS", default=90)
+MATCHING_PUBLIC_ITEMS = env.int("MATCHING_PUBLIC_ITEMS", default=500)  # of each kind, in Valkey
+MATCHING_WORKERS = env.int("MATCHING_WORKERS", default=2)  # processes of one `manage.py worker`
+MATCHING_JOBS_PER_OWNER = env.int("MATCHING_JOBS_PER_OWNER", default=20)  # open at once
+MATCHING_QUEUE_LIMIT = env.int("MATCHING_QUEUE_LIMIT", default=1_000)  # waiting, of all owners
+MATCHING_RESULTS = env.int("MATCHING_RESULTS", default=20)  # matches stored by one job, at most
+MATCHING_SCORE_FLOOR = env.float("MATCHING_SCORE_FLOOR", default=0.02)  # below it: no match
+MATCHING_RESULTS_HOURS = env.int("MATCHING_RESULTS_HOURS", default=24)  # until a task expires
+MATCHING_JOBS_RETENTION_DAYS = env.int("MATCHING_JOBS_RETENTION_DAYS", default=7)  # after that
+MATCHING_JOB_TIMEOUT_SECONDS = env.float("MATCHING_JOB_TIMEOUT_SECONDS", default=60)
+MATCHING_RECALL_SAMPLE = env.float("MATCHING_RECALL_SAMPLE", default=0.01)  # of the match jobs
+MATCHING_POLL_SECONDS = env.float("MATCHING_POLL_SECONDS", default=2)
+# Where a match worker listens for new jobs: a connection to PostgreSQL itself. Behind PgBouncer in
+# transaction mode there is none unless it is named here, and the worker polls.
+MATCHING_LISTEN_URL = env.str(
+    "MATCHING_LISTEN_URL",
+    default="" if env.bool("PGBOUNCER", default=False) else env.str("DATABASE_URL"),
+)

@@ -20,6 +20,7 @@ from config.throttles import AddressThrottle
 
 SCOPES = {
     "ingest": "Write price snapshots and other observations.",
+    "items": "Post items, find their counterparts, and see what is one's own.",
     "read": "Read, where reads are not public.",
     "metrics": "Read /metrics from another host.",
 }

@@ -1,4 +1,4 @@
-"""`manage.py worker`: the queue's cluster under supervision.
+"""`manage.py worker`: the queue's cluster under supervision, and the daemons that apps declare.
 
 A cluster of django-q2 can look alive and do nothing: a process killed while it held a lock of the
 shared queue leaves the others waiting for ever (django-q2 issues 23 and 339). So the supervisor
@@ -22,7 +22,7 @@ from django import db
 from django.conf import settings
 from django_q.scheduler import scheduler
 
-from config import cluster, jobs, runs
+from config import cluster, daemons, jobs, runs
 
 logger = logging.getLogger("spyglass.worker")
 
@@ -32,7 +32,9 @@ LONGEST_PAUSE_SECONDS = 60
 
 @dataclass
 class Supervisor:
-    """Keeps one cluster at work until told to stop. Several may run, on one host or on many.
+    """Keeps one cluster and the daemons at work until told to stop.
+
+    Several may run, on one host or on many.
 
     `stale`: with no heartbeat for so long the cluster is restarted. `tick`: time between two
     looks. `grace`: how long jobs at work may take to end when the supervisor is stopped.
@@ -49,11 +51,14 @@ class Supervisor:
         self._silences = 0  # restarts for silence without a sign of life since
         self._stopping = False
         self._canary_due = 0.0
+        self._daemons: list[daemons.Keeper] = []
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT; then end the cluster and return."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
+        for daemon in daemons.all().values():
+            self._daemons += [daemons.Keeper(daemon) for _ in range(daemon.count())]
         try:
             while not self._stopping:
                 self._look()
@@ -61,15 +66,19 @@ class Supervisor:
             self._end_gracefully()
         finally:
             self._kill()
+            for daemon in self._daemons:
+                daemon.kill()
 
     def _ask_to_stop(self, signum, frame) -> None:
         self._stopping = True
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, but wake early to stop or because the cluster ended."""
+        """Sleep, but wake early to stop or because the cluster or a daemon ended."""
         end = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < end:
             if self._process is not None and self._ended():
+                return
+            if any(daemon.ended for daemon in self._daemons):
                 return
             time.sleep(min(0.2, seconds))
 
@@ -78,6 +87,8 @@ class Supervisor:
             self._note_end()
         if self._process is None and not self._stopping:
             self._start()
+        for daemon in self._daemons:
+            daemon.look()
         why = self._tend()
         if why:
             self._silences += 1
@@ -158,14 +169,17 @@ class Supervisor:
         return ""
 
     def _end_gracefully(self) -> None:
-        """Ask the first process only: SIGTERM to a worker would kill its job."""
-        if self._process is None:
-            return
+        """Ask the cluster's first process only: SIGTERM to a worker would kill its job."""
         logger.info("stopping; jobs at work have %.0f s to end", self.grace.total_seconds())
-        self._process.terminate()
         end = time.monotonic() + self.grace.total_seconds()
-        while not self._ended() and time.monotonic() < end:
-            time.sleep(0.1)
+        for daemon in self._daemons:
+            daemon.ask_to_stop()
+        if self._process is not None:
+            self._process.terminate()
+            while not self._ended() and time.monotonic() < end:
+                time.sleep(0.1)
+        for daemon in self._daemons:
+            daemon.wait(end)
 
     def _kill(self) -> int | None:
         """Kill whatever is left of the cluster's process group; returns the exit code."""

@@ -4,6 +4,15 @@ INSERT INTO config_tally (name, labels, value)
 VALUES (%(name)s, %(labels)s, %(value)s)
 ON CONFLICT (name, labels) DO UPDATE SET value = config_tally.value + excluded.value
 
+-- name: add_to_tallies
+-- Adds to several counters, each named once, in the order given.
+INSERT INTO config_tally (name, labels, value)
+SELECT grown.name, grown.labels::jsonb, grown.value
+FROM unnest(%(names)s::text[], %(labels)s::text[], %(values)s::float8[])
+    WITH ORDINALITY AS grown (name, labels, value, position)
+ORDER BY grown.position
+ON CONFLICT (name, labels) DO UPDATE SET value = config_tally.value + excluded.value
+
 -- name: existing_partitions
 -- The partitions of a table, oldest first; none whose drop has begun.
 SELECT child.relname

@@ -17,12 +17,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
-from catalog import actions, readers
+from catalog import actions
 from catalog.actions import SNAPSHOTS_AT_ONCE, ingest_file, record_snapshots
 from catalog.models import IngestReject, IngestRun, Snapshot
 from catalog.readers import SourceError, parse_map
 from catalog.rows import REASONS
-from config import partitions, tally
+from config import files, partitions, tally
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "catalog"
 HEADER = "product_name,product_code,seller,price,currency,scraped_at"
@@ -257,7 +257,7 @@ class TestIngestFile:
     def test_new_rows_go_straight_in_until_one_stands(self, tmp_path, monkeypatch):
         """Both ways leave the same rows, columns and change log; a failed COPY leaves nothing."""
         monkeypatch.setattr(actions, "CHUNK_ROWS", 100)
-        monkeypatch.setattr(readers, "BLOCK_BYTES", 256)
+        monkeypatch.setattr(files, "BLOCK_BYTES", 256)
         straight, record = [], actions._record_straight
 
         def watched(chunk, run_id):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalog import readers
 from catalog.readers import FieldMap, Source, SourceError, parse_map
 from catalog.rows import FIELDS, REASONS, Rejection
+from config import files
 
 HEADER = "product_name,product_code,seller,price,currency,scraped_at"
 ROW = "Rice,1,acme,1.50,EUR,2025-10-01T06:00:00Z"
@@ -106,7 +106,7 @@ def test_a_record_over_the_edge_of_a_block(tmp_path, monkeypatch):
     text = csv_lines(ROW, '"A\nB\nC\nD",1,acme,1,EUR,2025-10-01', ROW)
     expected = [(2, "Rice"), (3, "A\nB\nC\nD"), (7, "Rice")]
     for size in range(1, len(text) + 2):
-        monkeypatch.setattr(readers, "BLOCK_BYTES", size)
+        monkeypatch.setattr(files, "BLOCK_BYTES", size)
         assert summary(write(tmp_path, text)) == expected
 
 
@@ -134,7 +134,7 @@ def test_lines_that_cannot_be_read_cost_themselves(tmp_path):
 
 
 def test_a_line_without_end_is_not_held_in_memory(tmp_path):
-    long = "x" * (3 * readers.LINE_BYTES)
+    long = "x" * (3 * files.LINE_BYTES)
     got = records(write(tmp_path, csv_lines(ROW, long, ROW)))
     assert [(line, len(raw)) for line, raw, _ in got] == [(2, len(ROW)), (3, 1000), (4, len(ROW))]
     assert got[1][2].reason == "line_too_long"
@@ -277,7 +277,7 @@ def test_what_the_csv_module_writes_is_read_back(tmp_path, rows, block):
     writer.writerows(rows)
     path = write(tmp_path, text.getvalue())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "BLOCK_BYTES", block)
+        patch.setattr(files, "BLOCK_BYTES", block)
         got = records(path)
     assert [list(values[:6]) for _, _, values in got] == rows
     assert [line for line, _, _ in got] == list(range(2, len(rows) + 2))

@@ -74,7 +74,7 @@ def test_every_screen_opens_in_one_look(admin_client, url, django_assert_max_num
     jobs.sync_schedules()
     jobs.enqueue("canary")
     page(admin_client, url)
-    with django_assert_max_num_queries(18):
+    with django_assert_max_num_queries(22):
         text = page(admin_client, url)
     assert "unfold/css/styles" in text
     assert "Read models" in text
@@ -135,7 +135,7 @@ def test_run_now_needs_permission():
 
 
 def test_read_models_show_age_backlog_and_error(admin_client):
-    name = next(iter(readmodels.all()))
+    name = "catalog_slug_summary"
     ReadModelState.objects.create(
         name=name, refreshed_at=timezone.now() - timedelta(days=3), error="boom", differences=4
     )
@@ -147,7 +147,7 @@ def test_read_models_show_age_backlog_and_error(admin_client):
 
 @pytest.mark.parametrize("what", ["refresh", "reconcile", "mend"])
 def test_read_models_are_worked_on_by_their_apps_job(admin_client, what):
-    name = next(iter(readmodels.all()))
+    name = "catalog_slug_summary"
     response = admin_client.post(f"{MODELS}{name}/{what}/start/")
     assert response.status_code == 302
     assert OrmQ.objects.get().task["args"][0] == f"{what}_catalog"

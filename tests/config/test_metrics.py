@@ -67,6 +67,25 @@ def test_what_the_database_holds(scrape):
     assert found["metrics_errors", (("part", "none"),)] == 0
 
 
+def test_a_histogram_that_the_database_holds(scrape):
+    for seconds in (0.05, 0.1, 0.2, 7):
+        tally.add_all(tally.observed("work_seconds", seconds, (0.1, 1, 2), {"kind": "a"}))
+    tally.add_all(tally.observed("work_seconds", 2, (0.1, 1, 2), {"kind": "b"}))
+    tally.add_all([tally.Count("nothing_total", {}, 0)])
+    answer = scrape()
+    assert b"# TYPE work_seconds histogram" in answer.content
+    found = samples(answer.content)
+
+    def bucket(kind, le):
+        return found["work_seconds_bucket", (("kind", kind), ("le", le))]
+
+    assert [bucket("a", le) for le in ("0.1", "1.0", "+Inf")] == [2, 3, 4]
+    assert [bucket("b", le) for le in ("2.0", "+Inf")] == [1, 1]
+    assert found["work_seconds_count", (("kind", "a"),)] == 4
+    assert found["work_seconds_sum", (("kind", "a"),)] == 7.35
+    assert ("nothing_total", ()) not in found
+
+
 def test_request_latency_per_view_and_bounded_methods(client, scrape):
     client.get("/health/live")
     client.generic("GOBBLEDYGOOK", "/health/live")

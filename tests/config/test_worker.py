@@ -53,6 +53,7 @@ class Worker:
             ["worker", "--tick", "0.3", *options.pop("args", [])],
             WORKER_HEARTBEAT_STALE_SECONDS=str(STALE_SECONDS),
             WORKER_PROCESSES="2",
+            MATCHING_WORKERS="0",  # so that its first child is the cluster
             stdout=None,
             stderr=None,
             **options,

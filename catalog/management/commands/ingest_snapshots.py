@@ -7,10 +7,11 @@ from getpass import getuser
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
-from catalog.actions import RejectsError, Report, default_rejects_path, ingest_file
+from catalog.actions import Report, ingest_file
 from catalog.readers import SourceError, parse_map
 from catalog.rows import FIELDS, REASONS, REQUIRED_FIELDS
 from config import jobs
+from config.files import RejectsError, default_rejects_paths
 from config.runs import JobFailed
 
 
@@ -52,7 +53,7 @@ class Command(BaseCommand):
         except SourceError as error:
             raise CommandError(str(error)) from error
         failed, refused = 0, 0
-        rejects_paths = [options["rejects"]] if options["rejects"] else _rejects_paths(paths)
+        rejects_paths = [options["rejects"]] if options["rejects"] else default_rejects_paths(paths)
         for path, rejects_path in zip(paths, rejects_paths, strict=True):
             try:
                 report = self._ingest(path, rejects_path, field_map, options)
@@ -108,19 +109,6 @@ def _progress(path: str, verbosity: int):
             bar.update(position - bar.n)
 
         yield show
-
-
-def _rejects_paths(paths: list[str]) -> list[str]:
-    """One rejects file for each path, also where two files share a name."""
-    taken = []
-    for path in paths:
-        wanted = name = default_rejects_path(path)
-        number = 1
-        while name in taken:
-            number += 1
-            name = wanted.replace(".rejects.csv", f"-{number}.rejects.csv")
-        taken.append(name)
-    return taken
 
 
 def _text(report: Report) -> str:

@@ -13,7 +13,7 @@ from config.worker import Supervisor
 class Command(BaseCommand):
     help = (
         "Run queued and scheduled jobs until SIGTERM or Ctrl-C. Supervises the queue's cluster and "
-        "restarts it when it dies or falls silent."
+        "restarts it when it dies or falls silent; keeps the apps' daemons running beside it."
     )
 
     def add_arguments(self, parser):

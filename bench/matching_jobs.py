@@ -1,0 +1,82 @@
+"""Match jobs, POST match, searches by words and place, and the import of items."""
+
+import csv
+import random
+import threading
+
+from bench.harness import Bench, Figure, figure, median, say
+
+SAMPLES = 200
+IMPORTED = 30_000
+ROUNDS = 3
+_PROBES = "bench.matching_probes"
+GOAL_MS = {"100k": 300, "1m": 2_000}
+
+
+def jobs(bench: Bench, database: str, label: str) -> list[Figure]:
+    """From claim to stored result, one worker; and against one statement over all items."""
+    found = bench.probe(database, "jobs", module=_PROBES, samples=SAMPLES, exact=5)
+    say(f"match jobs: p95 {found['p95']:.3f} s, one statement {found['exact']:.2f} s")
+    return [
+        figure(f"match_job_p95_{label}", found["p95"] * 1000, "ms", f"< {GOAL_MS[label]}", **found),
+        figure(f"match_job_speedup_{label}", found["exact"] / found["p50"], "x", ">= 60", **found),
+    ]
+
+
+def post(bench: Bench, database: str) -> Figure:
+    """The answer 202 of `POST match`, the whole application in one process."""
+    found = bench.probe(database, "post", module=_PROBES, samples=SAMPLES)
+    return figure("match_post_p95", found["p95"] * 1000, "ms", "< 50", **found)
+
+
+def searchers(bench: Bench, database: str) -> list[Figure]:
+    """16 people at once in two processes who search by words, half of them around a place."""
+    answers: list[dict] = []
+
+    def run() -> None:
+        answers.append(bench.probe(database, "searchers", module=_PROBES, threads=8, seconds=10))
+
+    processes = [threading.Thread(target=run) for _ in range(2)]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join()
+    rate = sum(each["rate"] for each in answers)
+    slowest = max(each["p95"] for each in answers)
+    return [
+        figure("searchers_rate", rate, "requests/s", ">= 300"),
+        figure("searchers_p95", slowest * 1000, "ms", "< 100"),
+    ]
+
+
+def imported(bench: Bench, database: str, rows: int) -> Figure:
+    """`import_items` of new items into a database that holds the data set."""
+    rates = []
+    for turn in range(ROUNDS):
+        path = bench.folder / f"items-{turn}.csv"
+        _write(path, rows, turn)
+        used = bench.manage(database, "import_items", path, "--kind", "found", "--owner", "seeker")
+        rates.append(rows / used.seconds)
+        say(f"import: {rates[-1]:,.0f} items/s, the start of the process included")
+    return figure("import_rate", median(rates), "items/s", ">= 3000", rows=rows)
+
+
+def _write(path, rows: int, turn: int) -> None:
+    chance = random.Random(turn)
+    colours = ("black", "red", "brown", "white", "grey", "blue")
+    things = ("wallet", "umbrella", "dog", "phone", "key ring", "bag", "scarf", "cat", "bicycle")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(("external_id", "title", "description", "category", "latitude", "longitude"))
+        for number in range(rows):
+            thing = chance.choice(things)
+            out.writerow(
+                (
+                    f"{turn}-{number}",
+                    f"{chance.choice(colours)} {thing} {chance.randrange(5_000)}",
+                    f"Near platform {chance.randrange(40)} of the station, a scratch on the left.",
+                    thing,
+                    round(chance.uniform(-55, 65), 5),
+                    round(chance.uniform(-180, 180), 5),
+                )
+            )

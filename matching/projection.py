@@ -1,0 +1,110 @@
+"""What everybody may see of hot items, denormalised: a hash in Valkey, one JSON text an item.
+
+The newest MATCHING_PUBLIC_ITEMS open items of each kind, for feeds that would else join and filter
+per request (CQRS). PostgreSQL is the truth: the hash is built from it, and an item that the hash
+lacks is read from there. Without Valkey all are. An item that changes is forgotten at once.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.db import connection
+
+from config import caching
+from config.caching import attempt, prefixed, valkey
+from config.rendering import dumps
+from config.sqlfiles import queries
+from matching import queries as reads
+from matching.kinds import Kind
+
+HASH = "items:public"
+_FORGOTTEN = "items:public:forgotten"
+_FORGOTTEN_SECONDS = 600  # longer than a build takes: what changed meanwhile must not come back
+_BUILD_SECONDS = 600  # until a half-built hash of a killed process goes
+_BATCH = 500
+
+# Puts a new hash in the place of the old one, without what was forgotten while it was built.
+_SWAP = """
+redis.call('RENAME', KEYS[1], KEYS[2])
+redis.call('PERSIST', KEYS[2])
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[3])) do redis.call('HDEL', KEYS[2], id) end
+return redis.call('HLEN', KEYS[2])
+"""
+
+
+def hot() -> list[int]:
+    """The ids of the items that the projection holds, as of the last refresh of the view."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            queries("matching")["newest_public_each"],
+            {"kinds": list(Kind.values), "limit": settings.MATCHING_PUBLIC_ITEMS},
+        )
+        return [item_id for (item_id,) in cursor.fetchall()]
+
+
+def rebuild() -> int:
+    """Build the hash anew out of PostgreSQL and put it in place; how many items it has."""
+    building = prefixed(f"{HASH}:{uuid.uuid4().hex}")
+    built = 0
+    ids = hot()
+    for first in range(0, len(ids), _BATCH):
+        found = reads.public_items(ids[first : first + _BATCH])
+        if found:
+            body = {item_id: dumps(item) for item_id, item in found.items()}
+            attempt(lambda body=body: _fill(building, body), None)
+            built += len(found)
+    if not built:
+        attempt(lambda: valkey().delete(prefixed(HASH)), None)
+        return 0
+    keys = [building, prefixed(HASH), prefixed(_FORGOTTEN)]
+    attempt(lambda: caching.script(_SWAP)(keys=keys, args=[]), None)
+    return built
+
+
+def forget(item_ids: Iterable[int]) -> None:
+    """Drop items that changed. Call it after the commit of the change."""
+    ids = [str(item_id) for item_id in item_ids]
+    if ids:
+        attempt(lambda: _drop(ids), None)
+
+
+def read(item_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """What everybody may see of the live ones of these items, in their order, as JSON has it."""
+    if not item_ids:
+        return []
+    found = stored(item_ids)
+    missing = [item_id for item_id in item_ids if item_id not in found]
+    if missing:
+        current = reads.public_items(missing)
+        found |= {item_id: orjson.loads(dumps(item)) for item_id, item in current.items()}
+    return [found[item_id] for item_id in item_ids if item_id in found]
+
+
+def size() -> int | None:
+    """How many items the hash has; None where Valkey does not answer."""
+    return attempt(lambda: int(valkey().hlen(prefixed(HASH))), None)
+
+
+def stored(item_ids: Sequence[int]) -> dict[int, Any]:
+    """The items that the hash has among these, as they stand there."""
+    texts = attempt(lambda: valkey().hmget(prefixed(HASH), list(item_ids)), [None] * len(item_ids))
+    pairs = zip(item_ids, texts, strict=True)
+    return {item_id: orjson.loads(text) for item_id, text in pairs if text is not None}
+
+
+def _fill(key: str, body: dict[int, bytes]) -> None:
+    pipeline = valkey().pipeline(transaction=False)
+    pipeline.hset(key, mapping=body)
+    pipeline.expire(key, _BUILD_SECONDS)
+    pipeline.execute()
+
+
+def _drop(ids: list[str]) -> None:
+    pipeline = valkey().pipeline(transaction=True)
+    pipeline.hdel(prefixed(HASH), *ids)
+    pipeline.sadd(prefixed(_FORGOTTEN), *ids)
+    pipeline.expire(prefixed(_FORGOTTEN), _FORGOTTEN_SECONDS)
+    pipeline.execute()

@@ -1,0 +1,357 @@
+"""A match worker: claims jobs, looks for counterparts, stores what it found, waits for more.
+
+It listens for new jobs on a connection of its own and looks for itself every few seconds, so that
+it works where it cannot listen (PgBouncer) or a message was lost. A thread keeps the lease of the
+job at work, and gives up a job that takes too long.
+"""
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import date
+from typing import Any, Self
+
+import psycopg
+from django.conf import settings
+from django.db import (
+    DatabaseError,
+    Error,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    connections,
+    transaction,
+)
+
+from config import runs
+from config.embeddings import EmbedderError
+from config.sqlfiles import queries
+from matching import badges, embedding, engine, features, metrics, pairs, queue, text, vectors
+from matching.kinds import COUNTERPARTS
+from matching.models import Item, MatchJob
+from matching.queue import Claim, LeaseLost
+from matching.scoring import Scored, Subject
+from matching.text import embedded_text
+
+logger = logging.getLogger("spyglass.matching")
+
+WORKER = "match worker"  # the Heartbeat row that says that a worker looks at the queue
+BEAT_SECONDS = 15
+ALIVE_SECONDS = 30 + BEAT_SECONDS
+HEARTBEAT_SECONDS = 10  # of a lease of 30 s
+RESCUE_SECONDS = 2
+LISTEN_AGAIN_SECONDS = 30
+SAMPLED_NEIGHBOURS = 10
+_PAUSES = (0.5, 2, 5)  # between attempts to store the end of an attempt
+
+
+def work(stop: threading.Event, *, overdue: Callable[[], None]) -> None:
+    """Work until `stop` is set and the job at work has ended.
+
+    `overdue` is called, in another thread, after a job was given back that took longer than
+    MATCHING_JOB_TIMEOUT_SECONDS: it must end the process, whose main thread does not come back.
+    """
+    beat_due = rescue_due = 0.0
+    _warm_up()
+    with _Heart(overdue) as heart, contextlib.closing(_Ear()) as ear:
+        while not stop.is_set():
+            try:
+                close_old_connections()
+                if time.monotonic() >= beat_due:
+                    runs.beat(WORKER)
+                    beat_due = time.monotonic() + BEAT_SECONDS
+                if time.monotonic() >= rescue_due:
+                    queue.rescue()
+                    rescue_due = time.monotonic() + RESCUE_SECONDS
+                ear.forget()
+                if not _work_one(heart):
+                    ear.wait(settings.MATCHING_POLL_SECONDS, stop)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
+                connections.close_all()
+                stop.wait(1)
+            except Exception:
+                logger.exception("the match worker goes on after an error")
+                stop.wait(1)
+
+
+def drain(go_on: Callable[[int], bool]) -> int:
+    """Work until no job waits, or `go_on(how many so far)` says no; returns how many jobs."""
+    done = 0
+    with _Heart() as heart:
+        queue.rescue()
+        while go_on(done) and _work_one(heart):
+            done += 1
+    return done
+
+
+def is_alive() -> bool:
+    """Whether a match worker looked at the queue lately."""
+    return runs.heartbeat_ages().get(WORKER, float("inf")) < ALIVE_SECONDS
+
+
+def perform(job: Claim) -> str:
+    """Do one job; returns its state then, or "lost" where it is somebody else's by now."""
+    try:
+        return _look(job)
+    except LeaseLost as error:
+        logger.warning("match job %s", error)
+        return "lost"
+    except Exception as error:
+        logger.exception("match job %s, attempt %d", job.task_id, job.attempts)
+        reason = f"{type(error).__name__}: {error}".strip()
+    for pause in (*_PAUSES, None):
+        try:
+            return queue.give_back(job, reason) or "lost"
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if pause is None:
+                raise  # its lease runs out
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _warm_up() -> None:
+    """Load the embedder before a job is claimed: meanwhile another worker does that job."""
+    try:
+        if embedding.available():
+            embedding.embed_query("warm up")
+    except (EmbedderError, DatabaseError) as error:
+        logger.warning("the embedder is not ready: %s", error)
+        connection.close()
+
+
+def _work_one(heart: "_Heart") -> bool:
+    job = queue.claim()
+    if job is None:
+        return False
+    with heart.beating(job):
+        perform(job)
+    return True
+
+
+def _look(job: Claim) -> str:
+    if job.item_id is None:
+        return _look_for_query(job)
+    item = Item.objects.filter(pk=job.item_id, status=Item.Status.OPEN, is_deleted=False).first()
+    if item is None:
+        return _cancel(job)
+    dismissed, standing = pairs.counterparts(item_id=item.pk, kind=item.kind)
+    found = engine.match(
+        engine.subject_of(item),
+        kinds=[COUNTERPARTS[item.kind]],
+        owner_id=item.owner_id,
+        exclude=dismissed,
+        also=standing,
+        limit=engine.CANDIDATES,
+    )
+    hits, gone = _verdict(found, set(standing))
+    try:
+        with transaction.atomic(durable=True):
+            queue.hold(job)
+            stored = pairs.store(
+                item_id=item.pk,
+                kind=item.kind,
+                hits=hits,
+                gone=gone,
+                degraded=found.degraded,
+            )
+            result = _summary(found) | {"matches": stored.matches, "new": stored.new}
+            seconds = queue.finish(job, result=result, degraded=found.degraded)
+            metrics.count_job(found, seconds)
+            transaction.on_commit(lambda: badges.forget(*stored.owners))
+    except pairs.NotLive:
+        return _cancel(job)
+    if random.random() < settings.MATCHING_RECALL_SAMPLE:  # noqa: S311 -- no secret
+        _sample_recall(item)
+    return MatchJob.State.DONE
+
+
+def _sample_recall(item: Item) -> None:
+    """Look for an item's nearest vectors again, exactly, and count how many were found before."""
+    try:
+        vector = embedding.embed_query(embedded_text(item.title, item.description, item.category))
+        if vector is None:
+            return
+        asked = {"kinds": [COUNTERPARTS[item.kind]], "limit": SAMPLED_NEIGHBOURS}
+        right = {one for one, _ in vectors.nearest_exactly(vector, **asked).hits}
+        found = {one for one, _ in vectors.nearest(vector, **asked).hits}
+    except (EmbedderError, DatabaseError) as error:
+        logger.warning("the recall was not sampled: %s", error)
+        return
+    if right:
+        metrics.count_recall(len(found & right) / len(right))
+
+
+def _verdict(found: engine.Outcome, standing: set[int]) -> tuple[list[Scored], list[int]]:
+    """What is a match: the best, and what was suggested before and holds; and what is none now.
+
+    A look that had to do without vectors takes nothing back.
+    """
+    holding = [hit for hit in found.hits if hit.score >= settings.MATCHING_SCORE_FLOOR]
+    best = holding[: settings.MATCHING_RESULTS]
+    hits = best + [hit for hit in holding[len(best) :] if hit.item_id in standing]
+    gone = set() if found.degraded else standing - {hit.item_id for hit in hits}
+    return hits, sorted(gone)
+
+
+def _look_for_query(job: Claim) -> str:
+    query = job.query
+    found = engine.match(
+        subject_of_query(query),
+        kinds=[COUNTERPARTS[query["kind"]]],
+        owner_id=job.owner_id,
+        limit=settings.MATCHING_RESULTS,
+    )
+    hits = [
+        {
+            "item_id": hit.item_id,
+            "score": hit.score,
+            "components": [asdict(component) for component in hit.components],
+        }
+        for hit in found.hits
+        if hit.score >= settings.MATCHING_SCORE_FLOOR
+    ]
+    with transaction.atomic(durable=True):
+        result = _summary(found) | {"hits": hits}
+        seconds = queue.finish(job, result=result, degraded=found.degraded)
+        metrics.count_job(found, seconds)
+    return MatchJob.State.DONE
+
+
+def subject_of_query(query: dict[str, Any]) -> Subject:
+    """What a description asks to be matched; `query` as `matching.queue` stores it."""
+    day = query.get("happened_on")
+    return Subject(
+        kind=query["kind"],
+        title=query["title"],
+        terms=text.terms(query["title"], query.get("description", "")),
+        features=features.normalise(query.get("attributes", {})),
+        category=query.get("category", ""),
+        country=query.get("country", ""),
+        city=query.get("city", ""),
+        latitude=query.get("latitude"),
+        longitude=query.get("longitude"),
+        happened_on=date.fromisoformat(day) if day else None,
+    )
+
+
+def _cancel(job: Claim) -> str:
+    with transaction.atomic(durable=True):
+        queue.finish(job, state=MatchJob.State.CANCELLED, error="Its item is not open any more.")
+        metrics.count_attempt(MatchJob.State.CANCELLED)
+    return MatchJob.State.CANCELLED
+
+
+def _summary(found: engine.Outcome) -> dict[str, Any]:
+    return {"routes": found.routes, "took_ms": round(found.took_ms, 3)}
+
+
+class _Heart(threading.Thread):
+    """Keeps the lease of the job at work, on a connection of its own, while it may take longer."""
+
+    def __init__(self, overdue: Callable[[], None] = lambda: None):
+        super().__init__(name="match heartbeat", daemon=True)
+        self._overdue = overdue
+        self._stopped = threading.Event()
+        self._job: Claim | None = None
+        self._since = self._extended = 0.0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._stopped.set()
+        self.join(10)
+
+    @contextlib.contextmanager
+    def beating(self, job: Claim) -> Iterator[None]:
+        """Keep this job's lease while the block runs."""
+        self._since = self._extended = time.monotonic()
+        self._job = job
+        try:
+            yield
+        finally:
+            self._job = None
+
+    def run(self) -> None:
+        try:
+            while not self._stopped.wait(min(1, settings.MATCHING_JOB_TIMEOUT_SECONDS / 4)):
+                job = self._job
+                if job is not None:
+                    self._beat(job, time.monotonic())
+        finally:
+            connection.close()  # connections are per thread: this closes only our own
+
+    def _beat(self, job: Claim, now: float) -> None:
+        limit = settings.MATCHING_JOB_TIMEOUT_SECONDS
+        try:
+            if now - self._since > limit:
+                queue.give_back(job, f"It took longer than {limit:g} s.", outcome="overdue")
+                if self._job is job:
+                    logger.error("match job %s took longer than %g s", job.task_id, limit)
+                    self._overdue()
+                    self._job = None
+            elif now - self._extended > HEARTBEAT_SECONDS:
+                self._extended = now
+                queue.extend(job)
+        except Error as error:
+            logger.warning("match job %s: heartbeat failed: %s", job.task_id, error)
+            connection.close()
+
+
+class _Ear:
+    """Hears that there are new jobs, where the worker may listen."""
+
+    def __init__(self) -> None:
+        self._url = settings.MATCHING_LISTEN_URL
+        self._line: psycopg.Connection | None = None
+        self._again = 0.0  # monotonic: when to try after a failure
+
+    def forget(self) -> None:
+        """Let go of what was said until now: a look at the queue follows. Connects at first."""
+        if self._line is None and self._url and time.monotonic() >= self._again:
+            self._connect()
+        self._hear(0)
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Wait until something new is said, or for so long."""
+        end = time.monotonic() + seconds
+        # In short turns, as only between them a signal can end it.
+        while not stop.is_set() and (left := end - time.monotonic()) > 0:
+            if self._line is None:
+                stop.wait(left)
+            elif self._hear(min(left, 0.5)):
+                return
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _connect(self) -> None:
+        self._again = time.monotonic() + LISTEN_AGAIN_SECONDS
+        try:
+            self._line = psycopg.connect(
+                self._url, autocommit=True, application_name=WORKER, connect_timeout=5
+            )
+            self._line.execute(queries("matching")["listen"])
+        except psycopg.Error as error:
+            logger.warning("cannot listen for match jobs, so polls: %s", error)
+            self.close()
+
+    def _hear(self, seconds: float) -> bool:
+        if self._line is None:
+            return False
+        try:
+            return bool(list(self._line.notifies(timeout=seconds, stop_after=1)))
+        except psycopg.Error as error:
+            logger.warning("cannot listen for match jobs any more: %s", error)
+            self.close()
+            return False
