@@ -7,6 +7,7 @@ drops the test database on them.
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the servers before Django reads its settings, and stop them at the end."""
     if config.option.help:
         return
+    # Run in the background or by nohup, these are ignored, and every child would inherit that.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     _remove_dead_runs()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     folder.chmod(0o711)  # as root the servers run as another user, who must get through

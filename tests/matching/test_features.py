@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matching.features import ATTRIBUTES, agreement, normalise
+from matching.features import ATTRIBUTES, NAME_LENGTH, WORDS, agreement, normalise
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=40))
 GIVEN = st.dictionaries(
@@ -93,6 +93,14 @@ def test_agreement_is_a_share_and_the_same_both_ways(left, right):
 
 
 @given(GIVEN)
-def test_normalised_values_are_normal(attributes):
-    once = normalise(attributes)
-    assert normalise(once).keys() == once.keys()
+def test_normalised_values_are_bounded_and_not_empty(attributes):
+    made = normalise(attributes)
+    assert len(made) <= ATTRIBUTES
+    for name, value in made.items():
+        assert 0 < len(name) <= NAME_LENGTH
+        assert not any(character.isspace() for character in name)
+        if isinstance(value, list):
+            assert 0 < len(value) <= WORDS
+            assert all(value)
+        else:
+            assert math.isfinite(value)
