@@ -147,8 +147,10 @@ if PROCESS_ROLE == "web":
         "reconnect_timeout": 0.5,
         "max_lifetime": 1800,
     }
-# PgBouncer refuses start-up options: with it, set the timeouts on the database role instead.
+# PgBouncer refuses start-up options: with it, set the timeouts on the database role instead. And a
+# prepared statement stays with the server's session, which it hands to others.
 if not env.bool("PGBOUNCER", default=False):
+    _OPTIONS["prepare_threshold"] = 1  # for the statements of config.prepared alone
     _OPTIONS["options"] = (
         f"-c statement_timeout={_TIMEOUTS[0]} -c lock_timeout={_TIMEOUTS[1]}"
         f" -c idle_in_transaction_session_timeout={_TIMEOUTS[2]}"

@@ -15,7 +15,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import DeadlockDetected
 
+from config import prepared
 from config.embeddings import Embedder, EmbedderError, embedder, embedder_named
 from config.sqlfiles import queries
 from matching import vectors
@@ -120,6 +121,19 @@ def drain(progress: Callable[[int], None] | None = None) -> int:
     return work.written
 
 
+def embed_now(item_ids: Sequence[int]) -> None:
+    """Bring the vectors of a few items up to date, as the drain would do a minute later.
+
+    Their changes stay queued; the drain then finds nothing to write. Does nothing while searching
+    by vectors is off or the embedder fails. Raises EmbedderError, DatabaseError.
+    """
+    if not available():
+        return
+    target = embedder()
+    _make_serving(target)
+    _again_after_deadlock(lambda: _write_batch(lambda: item_ids, target))
+
+
 class _Drain:
     """One call of `drain`: several writers, for one waits for the graph on one core."""
 
@@ -131,11 +145,8 @@ class _Drain:
         self._target = embedder()
 
     def run(self) -> None:
-        serving = ServingModel.objects.first()
-        if serving is None:
-            # Not the first vector's model: another drain may have been quicker with its own.
-            ServingModel.objects.get_or_create(pk=1, defaults={"model": self._target.name})
-        elif serving.model != self._target.name and _previous(serving.model) is None:
+        serving = _make_serving(self._target)
+        if serving != self._target.name and _previous(serving) is None:
             logger.warning("%s serves at once: EMBEDDER_PREVIOUS is not set", self._target.name)
             _serve(self._target.name)
         self._empty(_claim_changes)
@@ -294,7 +305,7 @@ def _write_vectors(model: Embedder, items: list[_Item]) -> int:
 
 def _models(target: Embedder) -> list[Embedder]:
     """The embedders that a changed item is embedded by: the target, and what serves till then."""
-    serving = ServingModel.objects.values_list("model", flat=True).first()
+    serving = _serving_name()
     if serving in (None, target.name):
         return [target]
     previous = _previous(serving)
@@ -303,11 +314,16 @@ def _models(target: Embedder) -> list[Embedder]:
 
 def _serving() -> Embedder:
     """The embedder of the model that serves."""
-    target = embedder()
-    serving = ServingModel.objects.values_list("model", flat=True).first()
+    target, serving = embedder(), _serving_name()
     if serving in (None, target.name):
         return target
     return _previous(serving) or target
+
+
+def _serving_name() -> str | None:
+    return next(
+        (name for (name,) in prepared.fetch(queries("matching")["serving_model"], {})), None
+    )
 
 
 def _previous(name: str) -> Embedder | None:
@@ -324,6 +340,15 @@ def _target_name() -> str:
         return embedder().name
     except EmbedderError:
         return ""
+
+
+def _make_serving(target: Embedder) -> str:
+    """The model that serves; the target from now on where none does yet."""
+    serving = _serving_name()
+    if serving is None:
+        # Another process may have been quicker, with a model of its own.
+        serving = ServingModel.objects.get_or_create(pk=1, defaults={"model": target.name})[0].model
+    return serving
 
 
 def _serve(name: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 from django.db import DatabaseError, connection, transaction
 
+from config import prepared
 from config.embeddings import EmbedderError
 from config.sqlfiles import queries
 from matching import embedding, geo, routes, vectors
@@ -183,7 +184,7 @@ def _run(
     candidates = _load(found, also, scope, vector, effort.candidates)
     if not (title or body) and set(found.ids) == {"newest"}:  # nothing to score by
         newest = sorted((each.item_id for each in candidates), reverse=True)
-        return [Scored(item_id, 0.0, []) for item_id in newest[:limit]], found
+        return [Scored(item_id, 0.0) for item_id in newest[:limit]], found
     statistics = routes.statistics(scope.kinds, vocabulary(subject, candidates))
     weights = weights_for(pair_of(subject.kind))
     return score(subject, candidates, statistics, weights, limit), found
@@ -194,25 +195,22 @@ def _candidates(
 ) -> _Found:
     title, body = split_terms(subject.terms)
     # What no index filters by is filtered from what the routes bring: let them bring more.
-    more = 4 if scope.filters.after_the_fact else 1
+    narrow = scope.filters.after_the_fact
     is_live = scope.filters.status == Item.Status.OPEN
     ids: dict[str, Sequence[int]] = {}
     if title or body:
         statistics = routes.statistics(scope.kinds, {*title, *body, *scope.filters.tags()})
-        ids["words"] = routes.words(
-            title,
-            body,
-            scope=scope,
-            statistics=statistics,
-            postings=effort.postings,
-            limit=effort.of_words * more,
-        )
+        asked = {"scope": scope, "statistics": statistics, "postings": effort.postings}
+        of_words = max(effort.of_words, effort.postings) if narrow else effort.of_words
+        ids["words"] = routes.words(title, body, limit=of_words, **asked)
+        if is_live and scope.filters.around and routes.too_common(title, body, **asked):
+            ids["words_near"] = routes.words_near(title, body, limit=effort.of_words, **asked)
         if is_live and title and statistics.items <= effort.titles:
             ids["titles"] = routes.titles(subject.title, scope=scope, limit=effort.of_place)
     degraded = ""
     if is_live:
         ids |= _around(subject, scope, effort)
-        alike, degraded = _alike(vector, scope, effort.of_vectors * more)
+        alike, degraded = _alike(vector, scope, effort.of_vectors * (4 if narrow else 1))
         ids |= alike
     if not any(ids.values()) or not (title or body):
         ids["newest"] = routes.newest(scope=scope, limit=effort.candidates)
@@ -290,22 +288,17 @@ def _load(
     ids = list(dict.fromkeys(each for each in in_turn if each is not None))
     if not ids:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            queries("matching")["load_candidates"],
-            _conditions(scope)
-            | {
-                "items": ids,
-                "limit": limit,
-                "vector": None if vector is None or found.degraded else vectors.literal(vector),
-            },
-        )
-        return [_candidate(*row) for row in cursor.fetchall()]
+    asked = {
+        "items": prepared.array(ids),
+        "limit": limit,
+        "vector": None if vector is None or found.degraded else vectors.literal(vector),
+    }
+    rows = prepared.fetch(queries("matching")["load_candidates"], _conditions(scope) | asked)
+    return [_candidate(*row) for row in rows]
 
 
 def _conditions(scope: Scope) -> dict[str, Any]:
     filters = scope.filters
-    near = filters.radius_m and filters.latitude is not None and filters.longitude is not None
     return scope.parameters() | {
         "category": filters.category,
         "country": filters.country,
@@ -314,7 +307,7 @@ def _conditions(scope: Scope) -> dict[str, Any]:
         "date_to": filters.date_to,
         "latitude": filters.latitude,
         "longitude": filters.longitude,
-        "haversine": geo.haversine(filters.radius_m) if near else None,
+        "haversine": geo.haversine(filters.radius_m) if filters.around else None,
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import orjson
 import psycopg
-from django.db import OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from config import files
 from config.files import (
@@ -72,6 +72,7 @@ _COLUMNS = (
     "kind", "category", "title", "description", "attributes", "country", "city", "latitude",
     "longitude", "happened_on", "external_id", "terms", "features",
 )  # fmt: skip
+_EXTERNAL_ID = _COLUMNS.index("external_id")
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class _Chunk:
             return
         row = given if isinstance(given, Rejection) else _row(given)
         if not isinstance(row, Rejection):
-            key = row[_COLUMNS.index("external_id")]
+            key = row[_EXTERNAL_ID]
             standing = self.rows.setdefault(key, row)
             if standing is row:
                 self.lines[key] = line, raw[:_RAW]
@@ -343,34 +344,60 @@ def _commit(chunk: _Chunk, owner_id: int, source: str) -> list[tuple[str, bool]]
 def _record(chunk: _Chunk, owner_id: int, source: str) -> list[tuple[str, bool]]:
     if not chunk.rows:
         return []
-    statements = queries("matching")
-    with connection.cursor() as cursor:
-        cursor.execute(statements["create_import_stage"])
-        cursor.execute(statements["empty_import_stage"])
-        with (
-            connection.wrap_database_errors,  # Django does so for statements, not for a COPY
-            cursor.copy(statements["fill_import_stage"]) as copy,
-        ):
-            for row in chunk.rows.values():
-                copy.write_row(row)
-        cursor.execute(statements["import_stage"], {"owner": owner_id})
-        added = {key for (key,) in cursor.fetchall()}
-        standing = []
-        if len(added) < len(chunk.rows):
-            left = [key for key in chunk.rows if key not in added]
-            cursor.execute(
-                statements["compare_import_stage"], {"owner": owner_id, "external_ids": left}
-            )
-            standing = cursor.fetchall()
-    if added:
+    rows = sorted(chunk.rows.values(), key=lambda row: row[_EXTERNAL_ID])
+    standing = [] if _record_straight(rows, owner_id) else _record_stage(rows, owner_id)
+    if len(standing) < len(rows):
         AuditLog.objects.create(
             actor_id=owner_id,
             action="import",
             entity="user",
             entity_id=owner_id,
-            detail={"source": storable(source)[:300], "items": len(added)},
+            detail={"source": storable(source)[:300], "items": len(rows) - len(standing)},
         )
     return standing
+
+
+def _record_straight(rows: Sequence[tuple], owner_id: int) -> bool:
+    """Put in rows of which none stands yet; False, and nothing done, where one does.
+
+    COPY writes a quarter faster than INSERT … ON CONFLICT, but ends at the first row that stands.
+    """
+    try:
+        with transaction.atomic():
+            _copy("import_straight", ((owner_id, *row) for row in rows))
+    except IntegrityError as error:
+        if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+            return False
+        raise
+    return True
+
+
+def _record_stage(rows: Sequence[tuple], owner_id: int) -> list[tuple[str, bool]]:
+    """Put in the rows that are new; (external_id, whether it says the same) of the others."""
+    statements = queries("matching")
+    with connection.cursor() as cursor:
+        cursor.execute(statements["create_import_stage"])
+        cursor.execute(statements["empty_import_stage"])
+        _copy("fill_import_stage", rows)
+        cursor.execute(statements["import_stage"], {"owner": owner_id})
+        added = {key for (key,) in cursor.fetchall()}
+        left = [row[_EXTERNAL_ID] for row in rows if row[_EXTERNAL_ID] not in added]
+        if not left:
+            return []
+        cursor.execute(
+            statements["compare_import_stage"], {"owner": owner_id, "external_ids": left}
+        )
+        return cursor.fetchall()
+
+
+def _copy(name: str, rows: Iterable[tuple]) -> None:
+    with (
+        connection.cursor() as cursor,
+        connection.wrap_database_errors,  # Django does so for statements, not for a COPY
+        cursor.copy(queries("matching")[name]) as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
 
 
 def _attributes(value: Any) -> Any:

@@ -4,7 +4,7 @@ The table is partitioned by month, so no unique index can see to that: writers l
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.db import connection
@@ -90,7 +90,7 @@ def store(
                 "offers": offers,
                 "scores": [hit.score for hit in hits],
                 "components": [
-                    Jsonb([asdict(component) for component in hit.components]) for hit in hits
+                    Jsonb([component.as_dict() for component in hit.components]) for hit in hits
                 ],
                 "live": list(owners),
                 "degraded": degraded,

@@ -12,9 +12,7 @@ from datetime import date
 from itertools import combinations
 from typing import Any
 
-from django.db import connection
-
-from config import caching
+from config import caching, prepared
 from config.sqlfiles import queries
 from matching import geo
 from matching.models import Item
@@ -66,6 +64,11 @@ class Filters:
         return tags
 
     @property
+    def around(self) -> bool:
+        """Whether hits must lie within a radius."""
+        return bool(self.radius_m) and None not in (self.latitude, self.longitude)
+
+    @property
     def after_the_fact(self) -> bool:
         """Whether something is filtered that the word index does not know: routes bring more."""
         nameless = self.city and not self.country
@@ -86,7 +89,7 @@ class Scope:
             "kinds": list(self.kinds),
             "status": self.filters.status,
             "owner": self.owner_id,
-            "exclude": list(self.exclude),
+            "exclude": prepared.array(self.exclude),
         }
 
 
@@ -114,26 +117,24 @@ def place(
     last ring at most RING_ROWS items are read, so that in a crowd nearer ones may be missing.
     """
     reach = radius_m or RADII_M[-1]
-    radii = [radius for radius in RADII_M if radius < reach] + [reach]
+    around = _rings(latitude, longitude, reach) | {"category": category or None}
+    most = {"wanted": limit, "most": max(RING_ROWS, limit), "limit": limit}
+    return _ids("route_place", scope.parameters() | around | most)
+
+
+def _rings(latitude: float, longitude: float, reach_m: float) -> dict[str, Any]:
+    """What `matching_around` asks for: the rings of cells up to a radius."""
+    radii = [radius for radius in RADII_M if radius < reach_m] + [reach_m]
     rings = geo.rings(latitude, longitude, radii)
     ranges = [span for ring in rings for span in ring]
-    ends = [sum(map(len, rings[: at + 1])) for at in range(len(rings))]
-    return _ids(
-        "route_place",
-        scope.parameters()
-        | {
-            "category": category or None,
-            "lows": [low for low, _ in ranges],
-            "highs": [high for _, high in ranges],
-            "ends": ends,
-            "wanted": limit,
-            "most": max(RING_ROWS, limit),
-            "latitude": latitude,
-            "longitude": longitude,
-            "haversine": geo.haversine(reach),
-            "limit": limit,
-        },
-    )
+    return {
+        "lows": [low for low, _ in ranges],
+        "highs": [high for _, high in ranges],
+        "ends": [sum(map(len, rings[: at + 1])) for at in range(len(rings))],
+        "latitude": latitude,
+        "longitude": longitude,
+        "haversine": geo.haversine(reach_m),
+    }
 
 
 def words(
@@ -196,6 +197,49 @@ def plan(
     title_words = set(title or body)
     common = [word for word in known[len(single) :] if word in title_words][:COMMON_WORDS]
     return looked_up + _together(common, scope, statistics, limit, enough=spent >= limit)
+
+
+def too_common(
+    title: Sequence[str],
+    body: Sequence[str],
+    *,
+    scope: Scope,
+    statistics: Statistics,
+    postings: int,
+) -> bool:
+    """Whether `words` cannot read all items that hold one of these words."""
+    frequency = statistics.frequency
+    return sum(frequency.get(word, 0) for word in {*title, *body}) > postings
+
+
+def words_near(
+    title: Sequence[str],
+    body: Sequence[str],
+    *,
+    scope: Scope,
+    statistics: Statistics,
+    postings: int,
+    limit: int,
+) -> list[int]:
+    """Items within the filters' radius that share words, by the sum of their idf: for words that
+    are too common to be read whole, in a place that is not. Of the place, the RING_ROWS nearest.
+    """
+    frequency, filters = statistics.frequency, scope.filters
+    known = [word for word in dict.fromkeys([*title, *body]) if frequency.get(word)]
+    rarest = sorted(known, key=lambda word: frequency[word])[:SINGLE_WORDS]
+    around = _rings(filters.latitude, filters.longitude, filters.radius_m)
+    return _ids(
+        "route_words_near",
+        scope.parameters()
+        | around
+        | {
+            "category": filters.category or None,
+            "queries": [_conjunction([word], scope) for word in rarest],
+            "weights": [_idf(frequency[word], statistics) for word in rarest],
+            "most": RING_ROWS,
+            "limit": limit,
+        },
+    )
 
 
 def titles(title: str, *, scope: Scope, limit: int) -> list[int]:
@@ -278,11 +322,8 @@ _frequencies = _Frequencies()
 
 
 def _read_frequencies(kinds: Sequence[str], terms: list[str]) -> dict[str, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            queries("matching")["term_statistics"], {"kinds": list(kinds), "terms": terms}
-        )
-        return {term: int(items) for term, items in cursor.fetchall()}
+    asked = {"kinds": list(kinds), "terms": terms}
+    return dict(prepared.fetch(queries("matching")["term_statistics"], asked))
 
 
 def _together(
@@ -315,15 +356,14 @@ def _respelt(title: Sequence[str], scope: Scope, statistics: Statistics, limit: 
     ][:MISSPELT_WORDS]
     if not unknown or not statistics.items:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            queries("matching")["similar_terms"],
-            {"kinds": list(scope.kinds), "words": unknown, "limit": SPELLINGS},
-        )
-        return [
-            Query(_conjunction([term], scope), alike * _idf(items, statistics), limit)
-            for term, items, alike in cursor.fetchall()
-        ]
+    rows = prepared.fetch(
+        queries("matching")["similar_terms"],
+        {"kinds": list(scope.kinds), "words": unknown, "limit": SPELLINGS},
+    )
+    return [
+        Query(_conjunction([term], scope), alike * _idf(items, statistics), limit)
+        for term, items, alike in rows
+    ]
 
 
 def _holding(looked_up: list[Query], scope: Scope, limit: int) -> list[int]:
@@ -370,6 +410,4 @@ def _quoted(lexeme: str) -> str:
 
 
 def _ids(name: str, parameters: Mapping[str, Any]) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[name], parameters)
-        return [item_id for (item_id,) in cursor.fetchall()]
+    return [item_id for (item_id,) in prepared.fetch(queries("matching")[name], parameters)]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -158,13 +158,20 @@ class Component:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scored:
-    """A candidate with its score, 0…1, and the components, the largest contribution first."""
+    """A candidate with its score, 0…1. `said`: what each of COMPONENTS said, NaN for nothing;
+    `weights`: theirs."""
 
     item_id: int
     score: float
-    components: list[Component]
+    said: Sequence[float] = ()
+    weights: Sequence[float] = ()
+
+    @cached_property
+    def components(self) -> list[Component]:
+        """Why: the largest contribution first. Made when asked for, as most candidates are not."""
+        return _components(self.said, self.weights, self.score)
 
 
 def score(
@@ -174,10 +181,7 @@ def score(
     weights: Mapping[str, float],
     limit: int | None = None,
 ) -> list[Scored]:
-    """The candidates with their scores, best first; those of one score by id, newest first.
-
-    `limit`: so many of the best; to say why costs more than to score.
-    """
+    """The candidates with their scores, best first, at most `limit`; of one score the newest first."""
     if not candidates:
         return []
     pair = pair_of(subject.kind or candidates[0].subject.kind)
@@ -190,10 +194,7 @@ def score(
         key=lambda each: (-each[0], -each[1]),
     )
     plain = row.tolist()
-    return [
-        Scored(item_id, total, _components(line, plain, total))
-        for total, item_id, line in ranked[:limit]
-    ]
+    return [Scored(item_id, total, line, plain) for total, item_id, line in ranked[:limit]]
 
 
 def weights_for(pair: str) -> dict[str, float]:
@@ -283,11 +284,11 @@ def calibrated(pair: Pair, means: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-slope * (means - middle)))
 
 
-def _components(line: list[float], row: list[float], total: float) -> list[Component]:
+def _components(line: Sequence[float], row: Sequence[float], total: float) -> list[Component]:
     """The parts of a score; plain numbers, because numpy is slow on eight at a time."""
     said = [
         (name, raw, weight)
-        for name, raw, weight in zip(COMPONENTS, line, row, strict=True)
+        for name, raw, weight in zip(COMPONENTS, line, row, strict=False)
         if weight > 0 and raw == raw  # noqa: PLR0124 -- not NaN
     ]
     weights = sum(weight for _, _, weight in said)

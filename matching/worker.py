@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import date
 from typing import Any, Self
 
@@ -141,6 +140,7 @@ def _look(job: Claim) -> str:
     item = Item.objects.filter(pk=job.item_id, status=Item.Status.OPEN, is_deleted=False).first()
     if item is None:
         return _cancel(job)
+    _embed(item)
     dismissed, standing = pairs.counterparts(item_id=item.pk, kind=item.kind)
     found = engine.match(
         engine.subject_of(item),
@@ -170,6 +170,15 @@ def _look(job: Claim) -> str:
     if random.random() < settings.MATCHING_RECALL_SAMPLE:  # noqa: S311 -- no secret
         _sample_recall(item)
     return MatchJob.State.DONE
+
+
+def _embed(item: Item) -> None:
+    """Write the item's vector before looking: of two items posted at one moment, the later job then
+    finds the other by its meaning too."""
+    try:
+        embedding.embed_now([item.pk])
+    except (EmbedderError, DatabaseError) as error:
+        logger.warning("item %d will be embedded later: %s", item.pk, error)
 
 
 def _sample_recall(item: Item) -> None:
@@ -212,7 +221,7 @@ def _look_for_query(job: Claim) -> str:
         {
             "item_id": hit.item_id,
             "score": hit.score,
-            "components": [asdict(component) for component in hit.components],
+            "components": [component.as_dict() for component in hit.components],
         }
         for hit in found.hits
         if hit.score >= settings.MATCHING_SCORE_FLOOR

@@ -432,11 +432,14 @@ LIMIT %(limit)s
 
 
 -- name: term_statistics
--- How many live items of these kinds hold each term.
-SELECT term, sum(items)
-FROM item_terms
-WHERE kind = ANY (%(kinds)s) AND term = ANY (%(terms)s)
-GROUP BY term
+-- How many live items of these kinds hold each term: a look-up by key each, whatever is asked for.
+SELECT asked.term, sum(held.items)::bigint
+FROM unnest(%(kinds)s::text[]) AS side (kind)
+CROSS JOIN unnest(%(terms)s::text[]) AS asked (term)
+CROSS JOIN LATERAL (
+    SELECT items FROM item_terms WHERE kind = side.kind AND term = asked.term LIMIT 1
+) AS held
+GROUP BY asked.term
 
 -- name: similar_terms
 -- Words of live items of these kinds that are spelt like a given one, the most alike first.
@@ -467,6 +470,26 @@ FROM matching_holding(
     %(queries)s::tsquery[], %(weights)s::float8[], %(at_most)s::integer[], %(status)s, %(owner)s)
 WHERE item_id <> ALL (%(exclude)s::bigint[])
 ORDER BY weight DESC, item_id DESC
+LIMIT %(limit)s
+
+-- name: route_words_near
+-- Of the live items nearest to a place, those that meet the most of what is looked up.
+SELECT around.item_id
+FROM matching_around(
+    %(kinds)s::text[], %(category)s::text, %(lows)s::text[], %(highs)s::text[],
+    %(ends)s::integer[], %(most)s, %(most)s, %(owner)s) AS around
+CROSS JOIN LATERAL (
+    SELECT sum(asked.weight) AS weight
+    FROM items AS i
+    JOIN unnest(%(queries)s::tsquery[], %(weights)s::float8[]) AS asked (query, weight)
+        ON i.search @@ asked.query
+    WHERE i.id = around.item_id
+) AS held
+WHERE held.weight IS NOT NULL AND around.item_id <> ALL (%(exclude)s::bigint[])
+    AND sind((location_point[1] - %(latitude)s) / 2) ^ 2
+        + cosd(%(latitude)s) * cosd(location_point[1])
+            * sind((location_point[0] - %(longitude)s) / 2) ^ 2 <= %(haversine)s
+ORDER BY held.weight DESC, around.item_id DESC
 LIMIT %(limit)s
 
 -- name: route_newest_holding
@@ -566,8 +589,6 @@ SELECT i.id,
     i.happened_on
 FROM unnest(%(items)s::bigint[]) WITH ORDINALITY AS wanted (id, position)
 JOIN items AS i USING (id)
-LEFT JOIN item_embeddings AS e
-    ON e.item_id = i.id AND e.model = (SELECT model FROM item_embedding_serving)
 WHERE i.kind = ANY (%(kinds)s) AND i.status = %(status)s AND NOT i.is_deleted
     AND i.owner_id IS DISTINCT FROM %(owner)s::integer AND i.id <> ALL (%(exclude)s::bigint[])
     AND (%(category)s = '' OR i.category = %(category)s)
@@ -585,6 +606,10 @@ WHERE i.kind = ANY (%(kinds)s) AND i.status = %(status)s AND NOT i.is_deleted
 ORDER BY wanted.position
 LIMIT %(limit)s
 
+
+-- name: serving_model
+-- The model whose vectors are searched; no row before the first vector.
+SELECT model FROM item_embedding_serving
 
 -- name: vector_estimate
 -- The planner's guess at how many vectors pass a filter, from the statistics: reads no row of them.
@@ -751,6 +776,13 @@ SELECT (SELECT count(*) FROM item_embedding_changes)
             LIMIT 100000
         ) AS other
     ) ELSE 0 END
+
+-- name: import_straight
+-- Takes in the rows of a chunk of which none stands yet.
+COPY items (
+    owner_id, kind, category, title, description, attributes, country, city, latitude, longitude,
+    happened_on, external_id, terms, features
+) FROM STDIN
 
 -- name: create_import_stage
 -- Rows on their way into items, for one transaction.

@@ -1,6 +1,7 @@
 """The engine: what it unites, filters and leaves out, and that it goes on without vectors."""
 
 import math
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -267,6 +268,31 @@ class TestSearch:
                 assert len(search(text, filters=Filters(**fewer)).hits) >= 2
         shut = search("parrot", filters=Filters(**filters, status="closed"))
         assert ids(shut) == [closed.pk]
+
+    def test_a_common_word_is_found_in_a_crowd_within_a_radius(self, put, monkeypatch):
+        little = replace(
+            engine._SEARCH, of_place=5, of_words=5, of_vectors=1, postings=10, titles=0
+        )
+        monkeypatch.setattr(engine, "_SEARCH", replace(engine._SEARCH, **little))
+        for _ in range(30):
+            put("found", "black wallet", latitude=10.0, longitude=10.0)
+            put("found", "red bag", latitude=50.0, longitude=8.0)
+        here = put("found", "black wallet", latitude=50.005, longitude=8.0)
+        take_in()
+        near = Filters(latitude=50.0, longitude=8.0, radius_m=2_000)
+        page = search("black wallet", kinds=["found"], filters=near)
+        assert page.hits[0].item_id == here.pk
+        assert page.routes["words_near"] == 1
+
+    def test_a_date_is_not_filtered_from_the_best_alone(self, put, monkeypatch):
+        monkeypatch.setattr(engine, "_SEARCH", replace(engine._SEARCH, of_words=5, of_vectors=1))
+        for number in range(60):
+            put("found", f"black wallet {number}", happened_on=date(2026, 1, 1))
+        other = put("found", "a rather long title that has a wallet", happened_on=date(2026, 2, 2))
+        take_in()
+        february = Filters(date_from=date(2026, 2, 1))
+        page = search("black wallet", kinds=["found"], filters=february)
+        assert [hit.item_id for hit in page.hits] == [other.pk]
 
     def test_dates_of_those_who_said_none_are_when_they_were_posted(self, put):
         item = put("found", "grey parrot")

@@ -16,10 +16,18 @@ from django.db.models import F
 from django.utils import timezone
 
 from config import jobs, leases, metrics, retention, runs, tally
+from config.embeddings import EmbedderError
 from matching import actions, embedding, engine, pairs, queue, worker
 from matching.fields import InvalidItem
 from matching.kinds import COUNTERPARTS
-from matching.models import Item, Match, MatchDismissal, MatchJob, Notification
+from matching.models import (
+    Item,
+    ItemEmbedding,
+    Match,
+    MatchDismissal,
+    MatchJob,
+    Notification,
+)
 from matching.queue import LeaseLost, QueueFull, QuotaExceeded
 
 pytestmark = pytest.mark.django_db
@@ -582,6 +590,27 @@ def test_two_workers_share_a_queue(seeker, finder, settings):
     assert set(MatchJob.objects.values_list("state", "attempts")) == {("done", 1)}
     assert tallied("matching_attempts_total", outcome="done") == 20
     assert Match.objects.count() == len(set(Match.objects.values_list("seeker_id", "offer_id")))
+
+
+def test_an_item_has_its_vector_before_its_job_looks(seeker, finder):
+    """So that of two items of one moment the later job sees both by their meaning."""
+    theirs = found(finder, "Black kitten, red collar", latitude=None, longitude=None)
+    mine = lost(seeker, "Black cat, red collar", latitude=None, longitude=None)
+    work_off()
+    assert set(ItemEmbedding.objects.values_list("item_id", flat=True)) == {theirs.pk, mine.pk}
+    assert "meaning" in {component["name"] for component in Match.objects.get().components}
+    assert embedding.drain() == 0
+
+
+def test_an_item_that_cannot_be_embedded_is_matched_all_the_same(seeker, finder, monkeypatch):
+    def fail(item_ids):
+        raise EmbedderError("away")
+
+    monkeypatch.setattr(embedding, "embed_now", fail)
+    found(finder)
+    lost(seeker)
+    work_off()
+    assert Match.objects.count() == 1
 
 
 def test_without_vectors_it_says_so(seeker, finder, settings):
