@@ -181,7 +181,7 @@ def score(
     weights: Mapping[str, float],
     limit: int | None = None,
 ) -> list[Scored]:
-    """The candidates with their scores, best first, at most `limit`; of one score the newest first."""
+    """The `limit` best candidates with their scores, best first; of one score the newest first."""
     if not candidates:
         return []
     pair = pair_of(subject.kind or candidates[0].subject.kind)

@@ -273,7 +273,7 @@ class TestSearch:
         little = replace(
             engine._SEARCH, of_place=5, of_words=5, of_vectors=1, postings=10, titles=0
         )
-        monkeypatch.setattr(engine, "_SEARCH", replace(engine._SEARCH, **little))
+        monkeypatch.setattr(engine, "_SEARCH", little)
         for _ in range(30):
             put("found", "black wallet", latitude=10.0, longitude=10.0)
             put("found", "red bag", latitude=50.0, longitude=8.0)
