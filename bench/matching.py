@@ -42,7 +42,7 @@ def figures(bench: Bench) -> Iterator[tuple[tuple[str, ...], Callable[[], object
             ),
         )
         yield (
-            (f"match_job_p95_{label}", f"match_job_speedup_{label}"),
+            matching_jobs.job_ids(label),
             lambda label=label: matching_jobs.jobs(bench, data.of(label), label),
         )
     small, items = data.of, data.items["100k"]
