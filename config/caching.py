@@ -504,13 +504,19 @@ def etag_of(body: bytes) -> str:
 
 
 def respond(
-    request, found: Cached, max_age: int, content_type: str = "application/json"
+    request,
+    found: Cached,
+    max_age: int,
+    content_type: str = "application/json",
+    *,
+    for_all: bool = True,
 ) -> HttpResponse:
     """The HTTP answer for a cached body: 200, or 304 where If-None-Match knows it.
 
-    `max_age`: seconds that clients may keep it; shared caches may too where reads are public.
+    `max_age`: seconds that clients may keep it; shared caches may too where reads are public,
+    unless the answer is not `for_all`, but for those with a certain token.
     """
-    scope = "public" if settings.API_PUBLIC_READS else "private"
+    scope = "public" if settings.API_PUBLIC_READS and for_all else "private"
     headers = {
         "ETag": found.etag,
         "Cache-Control": f"{scope}, max-age={max_age}",

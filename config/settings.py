@@ -393,6 +393,10 @@ MATCHING_MATCHES_RETENTION_MONTHS = env.int("MATCHING_MATCHES_RETENTION_MONTHS",
 MATCHING_AUDIT_RETENTION_MONTHS = env.int("MATCHING_AUDIT_RETENTION_MONTHS", default=24)
 MATCHING_DELETED_ITEMS_RETENTION_DAYS = env.int("MATCHING_DELETED_ITEMS_RETENTION_DAYS", default=30)
 MATCHING_NOTIFICATIONS_RETENTION_DAYS = env.int("MATCHING_NOTIFICATIONS_RETENTION_DAYS", default=90)
+# What everybody may search and list; the other kinds need a token. Resumes are personal.
+MATCHING_PUBLIC_KINDS = env.list(
+    "MATCHING_PUBLIC_KINDS", default=["lost", "found", "wanted", "offered", "job"]
+)
 MATCHING_PUBLIC_ITEMS = env.int("MATCHING_PUBLIC_ITEMS", default=500)  # of each kind, in Valkey
 MATCHING_WORKERS = env.int("MATCHING_WORKERS", default=2)  # processes of one `manage.py worker`
 MATCHING_JOBS_PER_OWNER = env.int("MATCHING_JOBS_PER_OWNER", default=20)  # open at once

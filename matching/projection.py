@@ -18,7 +18,6 @@ from config.caching import attempt, prefixed, valkey
 from config.rendering import dumps
 from config.sqlfiles import queries
 from matching import queries as reads
-from matching.kinds import Kind
 
 HASH = "items:public"
 _FORGOTTEN = "items:public:forgotten"
@@ -40,7 +39,7 @@ def hot() -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(
             queries("matching")["newest_public_each"],
-            {"kinds": list(Kind.values), "limit": settings.MATCHING_PUBLIC_ITEMS},
+            {"kinds": settings.MATCHING_PUBLIC_KINDS, "limit": settings.MATCHING_PUBLIC_ITEMS},
         )
         return [item_id for (item_id,) in cursor.fetchall()]
 

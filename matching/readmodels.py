@@ -4,6 +4,7 @@ Words are folded from the changes that triggers append, so that a refresh costs 
 recent items are a window that moves with time: a native materialized view, taken anew.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,14 +24,14 @@ MAX_AGE = timedelta(minutes=60)
 PUBLIC = "items_public"
 
 
-def public_items(*, kind: str | None = None, limit: int) -> list[dict[str, Any]]:
-    """The newest open items of a kind, or of all, as everybody may see them; newest first.
+def public_items(*, kinds: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    """The newest open items of these kinds, as everybody may see them; newest first.
 
     Which they are is as old as the last refresh; one that has changed since shows as it is now,
     one that is gone is left out.
     """
     with connection.cursor() as cursor:
-        cursor.execute(queries("matching")["newest_public"], {"kind": kind, "limit": limit})
+        cursor.execute(queries("matching")["newest_public"], {"kinds": list(kinds), "limit": limit})
         ids = [item_id for (item_id,) in cursor.fetchall()]
     return projection.read(ids)
 

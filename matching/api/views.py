@@ -1,13 +1,14 @@
 """Matching over HTTP. What is one person's is never cached here but for its badges."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import reverse
@@ -399,26 +400,29 @@ class SearchView(APIView):
     @extend_schema(
         operation_id="items_search",
         summary="Search items",
-        description="By words and meaning (`q`), near a place, or the newest. Best first, the 150"
-        " best at most. Without `q` a place orders by distance.",
+        description="By words and meaning (`q`), near a place, or the newest. Best first, the 100"
+        " best at most. Without `q` a place orders by distance. Kinds that are not public (resumes)"
+        " are found with a token that has the scope `items`.",
         tags=["items"],
         parameters=[serializers.SearchQuery],
-        responses={200: serializers.SearchPageSerializer, **problems.responses(400)},
+        responses={200: serializers.SearchPageSerializer, **problems.responses(400, 403)},
         examples=[OpenApiExample("A page", examples.SEARCH_PAGE, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
         params = serializers.SearchQuery.parse(request)
+        is_member = request.auth is not None and "items" in request.auth.scopes
+        kinds = _kinds(params, Kind.values if is_member else settings.MATCHING_PUBLIC_KINDS)
         asked = {name: str(params[name]) for name in sorted(params.keys() - {"cursor", "limit"})}
-        cursor = f"search:{_hash(asked)}"
+        cursor = f"search:{_hash([kinds, asked])}"
         after = _position(params, Decimal, cursor)
 
         def build() -> bytes:
             with ITEM_SEARCH_LATENCY.labels("items_search").time():
-                return dumps(_search(params, after, cursor))
+                return dumps(_search(params, kinds, after, cursor))
 
         key = f"items-{cursor}:{params['limit']}:{_hash(params.get('cursor', ''))}"
         found = caching.cached(key, name="items_search", ttl=SEARCH_TTL, models=(), build=build)
-        return caching.respond(request, found, SEARCH_TTL)
+        return caching.respond(request, found, SEARCH_TTL, for_all=not is_member)
 
 
 class RecentView(APIView):
@@ -427,22 +431,22 @@ class RecentView(APIView):
     @extend_schema(
         operation_id="items_recent",
         summary="List the newest items",
-        description="Open items of the last 30 days; as old as the last refresh, at most 15"
-        " minutes.",
+        description="Open items of public kinds (no resumes) of the last 30 days; as old as the"
+        " last refresh, at most 15 minutes.",
         tags=["items"],
         parameters=[serializers.RecentQuery],
-        responses={200: serializers.RecentSerializer, **problems.responses(400)},
+        responses={200: serializers.RecentSerializer, **problems.responses(400, 403)},
         examples=[OpenApiExample("Items", examples.RECENT, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
         params = serializers.RecentQuery.parse(request)
-        kind, limit = params.get("kind"), params["limit"]
+        kinds, limit = _kinds(params, settings.MATCHING_PUBLIC_KINDS), params["limit"]
 
         def build() -> bytes:
-            return dumps({"results": readmodels.public_items(kind=kind, limit=limit)})
+            return dumps({"results": readmodels.public_items(kinds=kinds, limit=limit)})
 
         found = caching.cached(
-            f"items-recent:{kind}:{limit}",
+            f"items-recent:{','.join(kinds)}:{limit}",
             name="items_recent",
             ttl=RECENT_TTL,
             models=RECENT,
@@ -591,10 +595,22 @@ def _hits(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _search(params: dict[str, Any], after: tuple[Decimal, int] | None, cursor: str) -> dict:
+def _kinds(params: dict[str, Any], allowed: Sequence[str]) -> list[str]:
+    """The kinds that are asked for. Raises a 403 Problem for one that this caller may not see."""
+    if "kind" not in params:
+        return list(allowed)
+    if params["kind"] not in allowed:
+        reason = f"Not everybody may see items of the kind {params['kind']}."
+        raise Problem(403, detail=reason, errors=[{"name": "kind", "reason": reason}])
+    return [params["kind"]]
+
+
+def _search(
+    params: dict[str, Any], kinds: list[str], after: tuple[Decimal, int] | None, cursor: str
+) -> dict:
     page = engine.search(
         params.get("q", ""),
-        kinds=[params["kind"]] if "kind" in params else Kind.values,
+        kinds=kinds,
         filters=engine.Filters(
             category=params.get("category", ""),
             status=params["status"],

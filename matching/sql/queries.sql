@@ -951,9 +951,9 @@ WHERE (v.status, v.category, v.created_at, v.kind, v.title, v.country, v.city, v
     )
 
 -- name: newest_public
--- The newest open items of the last 30 days, of one kind or of all: only their ids.
+-- The newest open items of the last 30 days, of these kinds: only their ids.
 SELECT id FROM mv_recent_items
-WHERE status = 'open' AND (%(kind)s::text IS NULL OR kind = %(kind)s::text)
+WHERE status = 'open' AND kind = ANY (%(kinds)s::text[])
 ORDER BY created_at DESC, id DESC
 LIMIT %(limit)s
 

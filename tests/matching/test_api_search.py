@@ -145,3 +145,17 @@ def test_recent_items_without_valkey(client, things, own_valkey):
     with_it = client.get("/api/v1/items/recent").json()
     own_valkey.stop()
     assert client.get("/api/v1/items/recent?limit=49").json() == with_it
+
+
+def test_resumes_are_for_members_alone(client, ann, bob, post):
+    post(ann, "resume", "Welder with ten years of practice")
+    post(bob, "job", "Welder wanted")
+    assert titles(client, "q=welder") == ["Welder wanted"]
+    for path in ("items/search?q=welder&kind=resume", "items/recent?kind=resume"):
+        refused = client.get(f"/api/v1/{path}")
+        assert refused.status_code == 403
+        assert refused.json()["errors"][0]["name"] == "kind"
+    seen = bob.get("/api/v1/items/search?q=welder&kind=resume")
+    assert [hit["item"]["kind"] for hit in seen.json()["results"]] == ["resume"]
+    assert "private" in seen["Cache-Control"]
+    assert titles(client, "q=welder") == ["Welder wanted"]

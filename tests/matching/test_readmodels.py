@@ -22,6 +22,12 @@ from matching.text import terms
 WORDS = ("black", "white", "bag", "key", "grey")
 
 
+def newest(*kinds, limit=10):
+    """The newest items that everybody may see, of some kinds or all that are public."""
+    public = ("lost", "found", "wanted", "offered", "job")
+    return matching_readmodels.public_items(kinds=kinds or public, limit=limit)
+
+
 def model(name):
     return readmodels.all()[name]
 
@@ -227,30 +233,30 @@ class TestPublic:
 
     def test_the_newest_first_of_one_kind_or_all(self, shown):
         ids = [item.pk for item in shown]
-        public = matching_readmodels.public_items(limit=10)
+        public = newest()
         assert [item["id"] for item in public] == ids[::-1]
-        of_kind = matching_readmodels.public_items(kind="found", limit=2)
+        of_kind = newest("found", limit=2)
         assert [item["id"] for item in of_kind] == [ids[2], ids[1]]
 
     def test_it_is_read_from_valkey_and_shows_no_exact_place(self, shown, monkeypatch):
         assert projection.size() == 4
         monkeypatch.setattr(reads, "public_items", lambda ids: pytest.fail("asked PostgreSQL"))
-        [item] = matching_readmodels.public_items(kind="found", limit=1)
+        [item] = newest("found", limit=1)
         assert item["title"] == "bag 2"
         assert item["cell"] == geohash(48.8, 2.3, 6)
         assert not {"latitude", "longitude", "owner_id", "geohash"} & item.keys()
 
     def test_without_valkey_it_comes_from_postgresql(self, shown, own_valkey):
-        before = matching_readmodels.public_items(limit=10)
+        before = newest()
         own_valkey.stop()
-        assert matching_readmodels.public_items(limit=10) == before
+        assert newest() == before
 
     def test_what_changed_is_forgotten(self, shown):
         gone, changed = shown[0], shown[1]
         Item.objects.filter(pk=gone.pk).update(status="closed")
         Item.objects.filter(pk=changed.pk).update(title="another title")
         projection.forget([gone.pk, changed.pk])
-        titles = [item["title"] for item in matching_readmodels.public_items(limit=10)]
+        titles = [item["title"] for item in newest()]
         assert titles == ["key", "bag 2", "another title"]
 
     def test_what_changes_during_a_rebuild_does_not_come_back(self, shown, monkeypatch):
@@ -265,7 +271,7 @@ class TestPublic:
         monkeypatch.setattr(reads, "public_items", overtaken)
         projection.rebuild()
         monkeypatch.setattr(reads, "public_items", real)
-        titles = [item["title"] for item in matching_readmodels.public_items(limit=10)]
+        titles = [item["title"] for item in newest()]
         assert titles == ["key", "bag 2", "bag 1", "newer"]
 
     def test_reconcile_finds_and_mends(self, shown):
@@ -278,4 +284,4 @@ class TestPublic:
     def test_nothing_to_show(self, db):
         for name in ("mv_recent_items", "items_public"):
             readmodels.refresh(model(name))
-        assert matching_readmodels.public_items(limit=10) == []
+        assert newest() == []
