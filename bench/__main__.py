@@ -16,6 +16,7 @@ from config.embedded import EmbeddedError
 BENCHES = {
     "catalog": "bench.catalog",
     "matching": "bench.matching",
+    "discovery": "bench.discovery",
     "match-quality": "bench.match_quality",
 }
 _LEAST_ROWS = 10_000  # what a benchmark needs that says nothing else

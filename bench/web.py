@@ -35,7 +35,7 @@ PAGE = "/api/v1/catalog?page_size=20"
 def cached_page(bench: Bench, database: str) -> Figure:
     """Requests a second of a cached `catalog` page, against the smallest view, in turn."""
     rates = {"/bench/smallest": [], PAGE: []}
-    with _server(bench, database) as port:
+    with server(bench, database) as port:
         for path in rates:
             _hammer(port, path, seconds=2)
         for _ in range(ROUNDS):
@@ -60,7 +60,7 @@ def cached_page(bench: Bench, database: str) -> Figure:
 def crowd(bench: Bench, database: str) -> list[Figure]:
     """1,000 clients that read pages, products, suggestions and categories, a second apart."""
     paths = _mixed_paths(bench, database)
-    with _server(bench, database) as port:
+    with server(bench, database) as port:
         found = _load(
             port,
             paths=paths,
@@ -132,7 +132,7 @@ class _Zipf:
 
 
 @contextmanager
-def _server(bench: Bench, database: str) -> Iterator[int]:
+def server(bench: Bench, database: str) -> Iterator[int]:
     """The web server as `script/server` starts it, on a free port, with `bench.settings`."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each client

@@ -132,6 +132,7 @@ class Source:
     """One open file of rows; a context manager.
 
     `size`: bytes on disk, None for a pipe. `position`: bytes read so far, of the same kind.
+    `columns`: the header of a CSV file.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Source:
         self.name = "standard input" if path == "-" else path
         self.format = file_format or _format_of(path)
         self._map = field_map or FieldMap()
+        self.columns: tuple[str, ...] = ()
         self._raw = _Counted(_open(path))
         self.size = self._raw.size
         self._file = self._decompressed()
@@ -212,6 +214,7 @@ class Source:
             raise SourceError(f"{self.name} is empty: a CSV file starts with a header")
         at = next(i for i, text in enumerate(head.lines) if text.strip())
         header, delimiter = _parse_header(head.lines[at])
+        self.columns = tuple(header)
         pick, constants = self._columns(header)
         parser = _CsvParser(len(header), delimiter, pick, constants)
         return parser.records(head.after(at + 1), self._lines)

@@ -206,9 +206,10 @@ def _create(declared: PartitionedTable, part: Partition) -> bool:
             return False
         table, name = sql.Identifier(declared.name), sql.Identifier(part.name)
         cursor.execute(
-            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
-                name, table
-            )
+            sql.SQL(
+                "CREATE TABLE {} (LIKE {}"
+                " INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED)"
+            ).format(name, table)
         )
         cursor.execute(
             sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(

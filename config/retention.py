@@ -31,14 +31,14 @@ class Rule:
     """Rows of `table` that expire.
 
     `condition` is SQL over the table's columns with named parameters, `parameters()` gives their
-    values at run time, or None where this rule is switched off.
+    values at run time, or None where this rule is switched off. `primary_key`: its columns.
     """
 
     name: str
     table: str
     condition: str
     parameters: Callable[[], dict | None]
-    primary_key: str = "id"
+    primary_key: tuple[str, ...] = ("id",)
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,26 @@ def _prune_rows(rule: Rule, deadline: float, dry_run: bool, progress) -> Pruned:
     parameters = rule.parameters()
     if parameters is None:
         return Pruned(rule.name, 0)
-    table, key = sql.Identifier(rule.table), sql.Identifier(rule.primary_key)
+    table = sql.Identifier(rule.table)
     condition = sql.SQL(rule.condition)
     with connection.cursor() as cursor:
         if dry_run:
             count = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(table, condition)
             cursor.execute(count, parameters)
             return Pruned(rule.name, cursor.fetchone()[0])
+        # The batch is settled first: joined to it, a plan could look for it again for each row.
         batch = sql.SQL(
-            "DELETE FROM {table} WHERE {key} = ANY(ARRAY("
-            "SELECT {key} FROM {table} WHERE {condition} LIMIT {limit} FOR UPDATE SKIP LOCKED))"
-        ).format(table=table, key=key, condition=condition, limit=sql.Literal(BATCH_ROWS))
+            "WITH batch AS MATERIALIZED ("
+            "SELECT {key} FROM {table} WHERE {condition} LIMIT {limit} FOR UPDATE SKIP LOCKED)"
+            " DELETE FROM {table} USING batch WHERE ({own}) = ({theirs})"
+        ).format(
+            table=table,
+            key=sql.SQL(", ").join(map(sql.Identifier, rule.primary_key)),
+            own=sql.SQL(", ").join(sql.Identifier(rule.table, one) for one in rule.primary_key),
+            theirs=sql.SQL(", ").join(sql.Identifier("batch", one) for one in rule.primary_key),
+            condition=condition,
+            limit=sql.Literal(BATCH_ROWS),
+        )
         removed = 0
         while time.monotonic() < deadline:
             cursor.execute(batch, parameters)

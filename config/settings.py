@@ -9,11 +9,22 @@ from pathlib import Path
 
 import environ
 from csp.constants import NONCE, NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from django.utils.text import format_lazy
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
+
+
+def _between(name: str, default: int, least: int, most: int) -> int:
+    """An integer with limits. Raises ImproperlyConfigured."""
+    value = env.int(name, default=default)
+    if not least <= value <= most:
+        raise ImproperlyConfigured(f"{name} must be {least} to {most}, not {value}")
+    return value
+
 
 EMBEDDED = env.bool("SPYGLASS_EMBEDDED", default=False)
 VAR_DIR = Path(env.str("SPYGLASS_VAR", default=str(BASE_DIR / "var")))
@@ -82,6 +93,7 @@ INSTALLED_APPS = [
     "config",
     "catalog",
     "matching",
+    "discovery",
 ]
 
 MIDDLEWARE = [
@@ -211,6 +223,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {
         "address": env.str("THROTTLE_ADDRESS", default="600/min"),
         "token": env.str("THROTTLE_TOKEN", default="1200/min"),
+        "watch_test": env.str("THROTTLE_WATCH_TEST", default="10/h"),  # of each person
     },
     "DEFAULT_SCHEMA_CLASS": "config.openapi.Schema",
     "EXCEPTION_HANDLER": "config.problems.exception_handler",
@@ -240,6 +253,7 @@ SPECTACULAR_SETTINGS = {
         "ItemStatusEnum": "matching.api.serializers.ITEM_STATUSES",
         "MatchStateEnum": "matching.api.serializers.MATCH_STATES",
         "MatchJobStateEnum": "matching.api.serializers.JOB_STATES",
+        "WatchNotificationStateEnum": "discovery.api.watch_serializers.NOTIFICATION_STATES",
     },
 }
 
@@ -271,6 +285,14 @@ def _screen(title: str, icon: str, app: str, model: str) -> dict:
         "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
         "permission": lambda request: request.user.has_perm(f"{app}.view_{model}"),
     }
+
+
+def _deliveries(title: str, state: str) -> dict:
+    """A tab over the deliveries of discovery: those in one state, or all."""
+    tab = _screen(title, "", "discovery", "usernotification")
+    if state:
+        tab["link"] = format_lazy("{}?state__exact={}", tab["link"], state)
+    return tab | {"active": lambda request: request.GET.get("state__exact", "") == state}
 
 
 UNFOLD = {
@@ -307,6 +329,16 @@ UNFOLD = {
                     _screen("Match queue", "hourglass_top", "matching", "matchjob"),
                     _screen("Weights", "balance", "matching", "pairweights"),
                     _screen("Audit log", "history", "matching", "auditlog"),
+                ],
+            },
+            {
+                "title": "Discovery",
+                "items": [
+                    _screen("Sources", "sensors", "discovery", "source"),
+                    _screen("Venues", "storefront", "discovery", "venue"),
+                    _screen("Drops", "bolt", "discovery", "dropevent"),
+                    _screen("Watches", "visibility", "discovery", "watch"),
+                    _screen("Deliveries", "outgoing_mail", "discovery", "usernotification"),
                 ],
             },
             {
@@ -349,6 +381,14 @@ UNFOLD = {
                 _screen("Schedules", "", "django_q", "schedule"),
                 _screen("Done", "", "django_q", "success"),
                 _screen("Failed", "", "django_q", "failure"),
+            ],
+        },
+        {
+            "models": ["discovery.usernotification"],
+            "items": [
+                _deliveries("All", ""),
+                _deliveries("Waiting", "pending"),
+                _deliveries("Dead letters", "dead"),
             ],
         },
     ],
@@ -414,3 +454,40 @@ MATCHING_LISTEN_URL = env.str(
     "MATCHING_LISTEN_URL",
     default="" if env.bool("PGBOUNCER", default=False) else env.str("DATABASE_URL"),
 )
+
+# --- Discovery --------------------------------------------------------------------------------
+
+DISCOVERY_WINDOW_DAYS = env.int("DISCOVERY_WINDOW_DAYS", default=14)  # from today on
+# The parts of a day, by the local time at which each begins.
+DISCOVERY_TIME_SLOTS = env.list("DISCOVERY_TIME_SLOTS", default=["00:00", "15:00"])
+DISCOVERY_SLOTS_PER_BUCKET = env.int("DISCOVERY_SLOTS_PER_BUCKET", default=2_000)
+DISCOVERY_SLOTS_PER_POLL = env.int("DISCOVERY_SLOTS_PER_POLL", default=100_000)
+DISCOVERY_CLOSE_AFTER_MISSES = env.int("DISCOVERY_CLOSE_AFTER_MISSES", default=2)  # polls in a row
+DISCOVERY_COOLDOWN_SECONDS = env.int("DISCOVERY_COOLDOWN_SECONDS", default=600)
+DISCOVERY_EMPTY_CONFIRMATIONS = env.int("DISCOVERY_EMPTY_CONFIRMATIONS", default=1)
+DISCOVERY_OUTAGE_FAILURES = env.int("DISCOVERY_OUTAGE_FAILURES", default=3)  # in a row: frozen
+# Hours of silence after which the buckets of a source count as frozen, too.
+DISCOVERY_SILENCE_HOURS = env.float("DISCOVERY_SILENCE_HOURS", default=24)
+DISCOVERY_NOTIFY_WITHIN_MINUTES = env.int("DISCOVERY_NOTIFY_WITHIN_MINUTES", default=60)
+DISCOVERY_POLLERS = env.int("DISCOVERY_POLLERS", default=1)  # of one `manage.py worker`
+DISCOVERY_NOTIFIERS = env.int("DISCOVERY_NOTIFIERS", default=1)
+DISCOVERY_STREAMS_PER_PROCESS = env.int("DISCOVERY_STREAMS_PER_PROCESS", default=1)
+# Caps of what is read: rows looked at, items kept in the feed cache, drops in one answer.
+JUST_OPENED_MINUTES = env.int("JUST_OPENED_MINUTES", default=15)
+JUST_OPENED_EVENTS_LIMIT = env.int("JUST_OPENED_EVENTS_LIMIT", default=500)
+STILL_OPEN_EVENTS_LIMIT = env.int("STILL_OPEN_EVENTS_LIMIT", default=1_000)
+RANKED_BOARD_LIMIT = env.int("RANKED_BOARD_LIMIT", default=100)
+NEW_DROPS_LIMIT = env.int("NEW_DROPS_LIMIT", default=500)
+DROP_EVENTS_RETENTION_DAYS = _between("DROP_EVENTS_RETENTION_DAYS", 14, 7, 30)
+NOTIFICATIONS_RETENTION_DAYS = _between("NOTIFICATIONS_RETENTION_DAYS", 30, 7, 90)
+DISCOVERY_VENUES_RETENTION_DAYS = env.int("DISCOVERY_VENUES_RETENTION_DAYS", default=30)
+DISCOVERY_SCANS_RETENTION_DAYS = env.int("DISCOVERY_SCANS_RETENTION_DAYS", default=7)
+# Hosts on private networks and loopback that polls and notifications may still be sent to.
+OUTGOING_ALLOWED_HOSTS = env.list("OUTGOING_ALLOWED_HOSTS", default=[])
+OUTGOING_TIMEOUT_SECONDS = env.float("OUTGOING_TIMEOUT_SECONDS", default=10)
+DISCOVERY_SENDERS = env.int("DISCOVERY_SENDERS", default=4)  # messages a notifier sends at once
+# The mail server (smtp+tls://user:password@host:587). Without it nobody is told by e-mail.
+EMAIL_URL = env.str("EMAIL_URL", default="")
+vars().update(env.email_url_config(EMAIL_URL or "smtp://localhost:25"))
+EMAIL_TIMEOUT = OUTGOING_TIMEOUT_SECONDS
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Spyglass <spyglass@localhost>")

@@ -76,7 +76,8 @@ class SlidingThrottle(BaseThrottle):
         raise NotImplementedError
 
     def allow_request(self, request, view) -> bool:
-        rate = parse_rate(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"][self.scope])
+        rates = settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]
+        rate = parse_rate(rates.get(self.scope, ""))
         caller = self.caller(request) if rate else None
         if caller is None:
             return True

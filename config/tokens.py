@@ -21,6 +21,7 @@ from config.throttles import AddressThrottle
 SCOPES = {
     "ingest": "Write price snapshots and other observations.",
     "items": "Post items, find their counterparts, and see what is one's own.",
+    "watches": "Watch openings and be told of them.",
     "read": "Read, where reads are not public.",
     "metrics": "Read /metrics from another host.",
 }

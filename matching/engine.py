@@ -39,7 +39,7 @@ __all__ = ["Filters", "Outcome", "Page", "match", "search", "subject_of"]
 
 logger = logging.getLogger("spyglass.matching")
 
-CANDIDATES = 300  # reranked by a match
+CANDIDATES = 200  # reranked by a match
 SEARCHED = 100  # reranked by a search, and so how deep its pages go
 NO_VECTORS = "vectors"  # the value of `degraded`
 # The search by vectors, whatever its statements die of; the embedder has a breaker of its own.
@@ -62,7 +62,7 @@ class Effort:
     titles: int
 
 
-_MATCH = Effort(CANDIDATES, 100, 150, 100, postings=5_000, titles=10_000)
+_MATCH = Effort(CANDIDATES, 60, 100, 60, postings=3_000, titles=10_000)
 _SEARCH = Effort(SEARCHED, 40, 80, 50, postings=1_000, titles=2_000)
 
 
@@ -111,7 +111,7 @@ def match(
 
     Not those of `owner_id`, and none of `exclude` (dismissed pairs). `vector`: float32 [384] of
     the subject's text; made out of its words where it is None. `also`: ids that are candidates
-    whether a route brings them or not. At most 300 candidates are scored.
+    whether a route brings them or not. At most 200 candidates are scored.
     """
     started = time.perf_counter()
     scope = Scope(tuple(kinds), filters, owner_id, exclude)

@@ -26,7 +26,7 @@ register(
         table="match_jobs",
         condition="expires_at < %(before)s",
         parameters=_before("MATCHING_JOBS_RETENTION_DAYS"),
-        primary_key="task_id",
+        primary_key=("task_id",),
     )
 )
 register(
