@@ -472,11 +472,13 @@ DISCOVERY_NOTIFY_WITHIN_MINUTES = env.int("DISCOVERY_NOTIFY_WITHIN_MINUTES", def
 DISCOVERY_POLLERS = env.int("DISCOVERY_POLLERS", default=1)  # of one `manage.py worker`
 DISCOVERY_NOTIFIERS = env.int("DISCOVERY_NOTIFIERS", default=1)
 DISCOVERY_STREAMS_PER_PROCESS = env.int("DISCOVERY_STREAMS_PER_PROCESS", default=1)
-# Caps of what is read: rows looked at, items kept in the feed cache, drops in one answer.
+# Caps of what is read: open drops that are looked at, what the feed cache keeps of each segment,
+# drops in one answer.
+STILL_OPEN_EVENTS_LIMIT = env.int("STILL_OPEN_EVENTS_LIMIT", default=10_000)
 JUST_OPENED_MINUTES = env.int("JUST_OPENED_MINUTES", default=15)
-JUST_OPENED_EVENTS_LIMIT = env.int("JUST_OPENED_EVENTS_LIMIT", default=500)
-STILL_OPEN_EVENTS_LIMIT = env.int("STILL_OPEN_EVENTS_LIMIT", default=1_000)
-RANKED_BOARD_LIMIT = env.int("RANKED_BOARD_LIMIT", default=100)
+FEED_JUST_OPENED_LIMIT = env.int("FEED_JUST_OPENED_LIMIT", default=500)
+FEED_STILL_OPEN_LIMIT = env.int("FEED_STILL_OPEN_LIMIT", default=1_000)
+FEED_BOARD_LIMIT = env.int("FEED_BOARD_LIMIT", default=100)
 NEW_DROPS_LIMIT = env.int("NEW_DROPS_LIMIT", default=500)
 DROP_EVENTS_RETENTION_DAYS = _between("DROP_EVENTS_RETENTION_DAYS", 14, 7, 30)
 NOTIFICATIONS_RETENTION_DAYS = _between("NOTIFICATIONS_RETENTION_DAYS", 30, 7, 90)

@@ -6,6 +6,7 @@ in a transaction of its own, which also finds whom to tell; a process that dies 
 to the next tick.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import CheckViolation
 
@@ -33,6 +34,8 @@ from discovery.polls import (
     window,
     zone_of,
 )
+
+logger = logging.getLogger("spyglass.discovery")
 
 DROPS = "drop_events"  # the generation that publishing raises
 PUBLISHED_AT_ONCE = 5_000
@@ -129,7 +132,10 @@ def tick(poll: Poll, *, provider: str = Source.Provider.PUSH) -> Report:
     """
     report = record_source_poll(poll, provider=provider)
     if report.opened or report.closed or report.published:
-        readmodels.refresh(readmodels.all()["feed_cache"])
+        try:
+            readmodels.refresh(readmodels.all()["feed_cache"])
+        except DatabaseError:  # the poll stands; the job refresh_discovery follows in a minute
+            logger.exception("the feed was not rebuilt after a poll of %s", report.source)
     return report
 
 

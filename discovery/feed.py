@@ -21,9 +21,9 @@ FEED = "feed_cache"  # the read model
 def segments() -> dict[str, Callable[[], list[dict[str, Any]]]]:
     """Each segment with what is in it."""
     return {
-        "just_opened": lambda: reads.just_opened(limit=settings.JUST_OPENED_EVENTS_LIMIT),
-        "still_open": lambda: reads.still_open(limit=settings.STILL_OPEN_EVENTS_LIMIT),
-        "board": lambda: reads.ranked_board(limit=settings.RANKED_BOARD_LIMIT),
+        "just_opened": lambda: reads.just_opened(limit=settings.FEED_JUST_OPENED_LIMIT),
+        "still_open": lambda: reads.still_open(limit=settings.FEED_STILL_OPEN_LIMIT),
+        "board": lambda: reads.ranked_board(limit=settings.FEED_BOARD_LIMIT),
     }
 
 

@@ -12,9 +12,7 @@ daemons.register(
     daemons.Daemon("discovery poller", "discovery_poller", lambda: settings.DISCOVERY_POLLERS)
 )
 daemons.register(
-    daemons.Daemon(
-        "discovery notifier", "discovery_notifier", lambda: settings.DISCOVERY_NOTIFIERS
-    )
+    daemons.Daemon("discovery notifier", "discovery_notifier", lambda: settings.DISCOVERY_NOTIFIERS)
 )
 
 

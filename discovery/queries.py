@@ -34,7 +34,7 @@ def still_open(*, limit: int) -> list[dict[str, Any]]:
 
 def ranked_board(*, limit: int) -> list[dict[str, Any]]:
     """The venues with open drops, by a score of how many, how fresh and how rare they are."""
-    rows = _rows("ranked_board", looked_at=settings.STILL_OPEN_EVENTS_LIMIT * 10, limit=limit)
+    rows = _rows("ranked_board", looked_at=settings.STILL_OPEN_EVENTS_LIMIT, limit=limit)
     kept = ("source", "slots", "newest", "drops_ever")
     return [
         {"venue": _venue(row), "score": round(row["score"], 4)} | {name: row[name] for name in kept}

@@ -40,7 +40,8 @@ __all__ = ["Filters", "Outcome", "Page", "match", "search", "subject_of"]
 logger = logging.getLogger("spyglass.matching")
 
 CANDIDATES = 200  # reranked by a match
-SEARCHED = 100  # reranked by a search, and so how deep its pages go
+SEARCHED = 60  # reranked by a search with a text, and so how deep its pages go
+BROWSED = 200  # the newest or nearest of a search without one
 NO_VECTORS = "vectors"  # the value of `degraded`
 # The search by vectors, whatever its statements die of; the embedder has a breaker of its own.
 _vector_breaker = embedding.Breaker(failures=5, seconds=30)
@@ -63,7 +64,8 @@ class Effort:
 
 
 _MATCH = Effort(CANDIDATES, 60, 100, 60, postings=3_000, titles=10_000)
-_SEARCH = Effort(SEARCHED, 40, 80, 50, postings=1_000, titles=2_000)
+_SEARCH = Effort(SEARCHED, 30, 50, 30, postings=600, titles=2_000)
+_BROWSE = Effort(BROWSED, BROWSED, 0, 0, postings=0, titles=0)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def search(
     """Items that fit a text and pass the filters, by score and id, both descending.
 
     Without a text the newest come first, or those nearest to the filters' place. `after`: the
-    position (score, item id) to go on behind. Pages end after the 100 candidates that are scored.
+    position (score, item id) to go on behind. Pages end after the 60 candidates that are scored, or
+    the 200 of a search without a text.
     """
     started = time.perf_counter()
     scope = Scope(tuple(kinds), filters)
@@ -141,7 +144,8 @@ def search(
         latitude=filters.latitude,
         longitude=filters.longitude,
     )
-    hits, found = _run(subject, scope, None, _SEARCH, limit=limit + 1 if after is None else None)
+    effort = _SEARCH if subject.terms else _BROWSE
+    hits, found = _run(subject, scope, None, effort, limit=limit + 1 if after is None else None)
     if after is not None:
         hits = [hit for hit in hits if (hit.score, hit.item_id) < after]
     more, hits = len(hits) > limit, hits[:limit]

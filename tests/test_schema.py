@@ -36,6 +36,14 @@ EXPECTED = {
     "me_badges",
     "me_notifications",
     "me_notifications_read",
+    "discovery_poll",
+    "discovery_buckets",
+    "discovery_sources",
+    "watches_just_opened",
+    "watches_still_open",
+    "watches_board",
+    "watches_new_drops",
+    "watches_prune_now",
 }
 
 

@@ -60,6 +60,11 @@ class SourceForm(forms.ModelForm):
             "poll_seconds": "From one poll to the next, 1 to 86,400; a provider may ask for more.",
         }
 
+    def __init__(self, *args, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # What was changed is told by the row, not by what a browser says the form began with.
+        self.fields["config"].show_hidden_initial = False
+
     def clean_name(self) -> str:
         """As a poll may name it."""
         try:
@@ -158,7 +163,7 @@ class SourceAdmin(StyledAdmin):
         return super().get_queryset(request).defer("validators")
 
     def get_search_results(self, request, queryset, search_term):
-        term = search_term.strip().replace("\0", "")[:100]
+        term = search_term.strip()[:100]
         if not term:
             return queryset, False
         return queryset.filter(Q(name__icontains=term) | Q(title__icontains=term)), False

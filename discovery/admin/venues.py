@@ -44,7 +44,7 @@ class VenueAdmin(StyledAdmin):
     list_select_related = ("source", "stats")
 
     def get_search_results(self, request, queryset, search_term):
-        term = search_term.strip().replace("\0", "")[:200]
+        term = search_term.strip()[:200]
         if not term:
             return queryset, False
         return queryset.filter(Q(key__startswith=term) | Q(name__icontains=term)), False
@@ -216,7 +216,7 @@ class DropAdmin(StyledAdmin):
 
     def get_search_results(self, request, queryset, search_term):
         """By two index paths, never by both at once: the slot's id, or else venues by their key."""
-        term = search_term.strip().replace("\0", "")[:200]
+        term = search_term.strip()[:200]
         if not term:
             return queryset, False
         of_slot = queryset.filter(slot_id=term)

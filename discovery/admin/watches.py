@@ -78,7 +78,7 @@ class WatchAdmin(StyledAdmin):
         return self.has_change_permission(request)
 
     def get_search_results(self, request, queryset, search_term):
-        term = search_term.strip().replace("\0", "")[:150]
+        term = search_term.strip()[:150]
         if not term:
             return queryset, False
         found = Q(user__username__startswith=term)
@@ -220,7 +220,7 @@ class DeliveryAdmin(StyledAdmin):
 
     def get_search_results(self, request, queryset, search_term):
         """By two index paths: a person's notifications, or a watch's."""
-        term = search_term.strip().replace("\0", "")[:150]
+        term = search_term.strip()[:150]
         if not term:
             return queryset, False
         users = get_user_model().objects.filter(username=term).values_list("pk", flat=True)

@@ -4,6 +4,7 @@ from django.urls import path
 
 from config.caching import hot
 from discovery.api import views
+from discovery.api.watches import watch_patterns
 
 urlpatterns = [
     path("discovery/polls", views.PollsView.as_view(), name="discovery-polls"),
@@ -31,4 +32,5 @@ urlpatterns = [
     ),
     path("chat/watches/stream", views.StreamView.as_view(), name="discovery-stream"),
     path("watches/prune-now", views.PruneNowView.as_view(), name="discovery-prune-now"),
+    *watch_patterns,
 ]

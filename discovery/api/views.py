@@ -117,7 +117,7 @@ class JustOpenedView(_FeedView):
         operation_id="watches_just_opened",
         summary="List what has just opened",
         description="Drops of the last 15 minutes (JUST_OPENED_MINUTES), newest first; 500 at most"
-        " (JUST_OPENED_EVENTS_LIMIT). As old as the last change, at most a minute.",
+        " (FEED_JUST_OPENED_LIMIT). As old as the last change, at most a minute.",
         tags=["discovery"],
         responses={200: serializers.FeedSerializer, **problems.responses(400)},
         examples=[OpenApiExample("Drops", examples.FEED, response_only=True)],
@@ -135,7 +135,7 @@ class StillOpenView(_FeedView):
         operation_id="watches_still_open",
         summary="List what is still open",
         description="Slots that dropped earlier and are open still, newest first; 1,000 at most"
-        " (STILL_OPEN_EVENTS_LIMIT).",
+        " (FEED_STILL_OPEN_LIMIT).",
         tags=["discovery"],
         responses={200: serializers.FeedSerializer, **problems.responses(400)},
         examples=[OpenApiExample("Drops", examples.FEED, response_only=True)],
@@ -152,7 +152,7 @@ class BoardView(_FeedView):
     @extend_schema(
         operation_id="watches_board",
         summary="Rank venues with open drops",
-        description="Many, fresh and rare drops first; 100 venues at most (RANKED_BOARD_LIMIT).",
+        description="Many, fresh and rare drops first; 100 venues at most (FEED_BOARD_LIMIT).",
         tags=["discovery"],
         responses={200: serializers.BoardSerializer, **problems.responses(400)},
         examples=[OpenApiExample("Venues", examples.BOARD, response_only=True)],

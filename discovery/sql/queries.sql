@@ -57,18 +57,24 @@ WHERE NOT s.is_paused
 ON CONFLICT DO NOTHING
 
 -- name: describe_venues
--- What a source says of its venues, where it differs from what is known.
+-- What a source says of its venues, where it differs from what is known. What it leaves blank stays,
+-- for staff may have typed it.
 INSERT INTO venues AS stored
     (source_id, key, name, city, latitude, longitude, url, capacity, last_seen_at)
-SELECT %(source)s, said.*, %(seen_at)s::timestamptz
+SELECT %(source)s, said.key, coalesce(nullif(said.name, ''), v.name, ''),
+    coalesce(nullif(said.city, ''), v.city, ''), coalesce(said.latitude, v.latitude),
+    coalesce(said.longitude, v.longitude), coalesce(nullif(said.url, ''), v.url, ''),
+    coalesce(said.capacity, v.capacity), %(seen_at)s::timestamptz
 FROM unnest(
     %(keys)s::text[], %(names)s::text[], %(cities)s::text[], %(latitudes)s::float8[],
     %(longitudes)s::float8[], %(urls)s::text[], %(capacities)s::integer[]
 ) AS said (key, name, city, latitude, longitude, url, capacity)
 LEFT JOIN venues AS v ON v.source_id = %(source)s AND v.key = said.key
 WHERE v.venue_id IS NULL
-    OR (v.name, v.city, v.latitude, v.longitude, v.url, v.capacity) IS DISTINCT FROM
-        (said.name, said.city, said.latitude, said.longitude, said.url, said.capacity)
+    OR (v.name, v.city, v.latitude, v.longitude, v.url, v.capacity) IS DISTINCT FROM (
+        coalesce(nullif(said.name, ''), v.name), coalesce(nullif(said.city, ''), v.city),
+        coalesce(said.latitude, v.latitude), coalesce(said.longitude, v.longitude),
+        coalesce(nullif(said.url, ''), v.url), coalesce(said.capacity, v.capacity))
 ORDER BY said.key
 ON CONFLICT (source_id, key) DO UPDATE SET
     name = excluded.name, city = excluded.city, latitude = excluded.latitude,

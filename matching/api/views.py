@@ -400,9 +400,9 @@ class SearchView(APIView):
     @extend_schema(
         operation_id="items_search",
         summary="Search items",
-        description="By words and meaning (`q`), near a place, or the newest. Best first, the 100"
-        " best at most. Without `q` a place orders by distance. Kinds that are not public (resumes)"
-        " are found with a token that has the scope `items`.",
+        description="By words and meaning (`q`), near a place, or the newest. Best first, the 60"
+        " best (200 without `q`). Without `q` a place orders by distance. Kinds that are not public"
+        " (resumes) are found with a token that has the scope `items`.",
         tags=["items"],
         parameters=[serializers.SearchQuery],
         responses={200: serializers.SearchPageSerializer, **problems.responses(400, 403)},

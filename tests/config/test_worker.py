@@ -54,6 +54,8 @@ class Worker:
             WORKER_HEARTBEAT_STALE_SECONDS=str(STALE_SECONDS),
             WORKER_PROCESSES="2",
             MATCHING_WORKERS="0",  # so that its first child is the cluster
+            DISCOVERY_POLLERS="0",
+            DISCOVERY_NOTIFIERS="0",
             stdout=None,
             stderr=None,
             **options,

@@ -3,15 +3,15 @@
 from datetime import timedelta
 
 from django.contrib.auth import get_user_model
-from django.db import connection
 from django.utils import timezone
 
 from config import partitions
-from discovery import actions
+from discovery import actions, feed
 from discovery.models import (
     Availability,
     Bucket,
     DropEvent,
+    FeedSegment,
     Scan,
     SlotStats,
     Source,
@@ -141,8 +141,5 @@ def notification(of: Watch, event: DropEvent, state: str = "pending", **fields):
 
 def build_feed() -> None:
     """A feed that is 90 seconds old."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO feed_cache (segment, payload, items, generation, built_at)"
-            " VALUES ('still_open', '', 0, 1, now() - interval '90 seconds')"
-        )
+    feed.rebuild()
+    FeedSegment.objects.update(built_at=timezone.now() - timedelta(seconds=90))

@@ -66,7 +66,7 @@ def test_states_of_drops():
     assert found["counts"] == {"open": 1, "closed": 1, "ended": 1}
     closed, is_open, ended = found["spans"]
     assert float(is_open["right"]) == pytest.approx(99)
-    assert "still open after 120 min" in is_open["says"]
+    assert "still open after 2 h" in is_open["says"]
     assert float(ended["width"]) < 1
     assert "before it was seen to close" in ended["says"]
     assert closed["y"] == found["spans"][0]["y"]

@@ -194,7 +194,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_failure_opens_and_closes_nothing_and_the_next_answer_goes_on(server, monkeypatch, name):
+def test_a_failure_opens_and_closes_nothing_and_the_next_answer_goes_on(
+    server, monkeypatch, settings, name
+):
     monkeypatch.setattr(base, "BODY_BYTES", 2 * 1024**2)
     answer, reason = BAD[name]
     source = add_source(server)
@@ -256,6 +258,13 @@ def test_a_network_of_bikes(server):
     poll_once(source)
     assert is_open() == ["s1", "s2"]
     assert Venue.objects.get(key="s1").name == "Gare"
+
+
+def test_the_demo_goes_on_by_itself():
+    source = Source.objects.create(name="demo", provider="demo", config={"seed": 3})
+    assert poll_once(source).slots > 50
+    assert Availability.objects.count() > 50
+    assert source.consecutive_failures == 0
 
 
 # --- Not modified -----------------------------------------------------------------------------
@@ -595,6 +604,7 @@ def test_told_to_stop_it_gives_back_what_hangs(spawn, server):
     assert not Scan.objects.exists()
 
 
+@pytest.mark.slow
 def test_a_database_that_is_restarted(server, postgres):
     """A poller outlives its PostgreSQL, and goes on when it is back."""
     environment = os.environ | {

@@ -166,7 +166,7 @@ class TestFeed:
         assert [one["slot_id"] for one in queries.still_open(limit=10)] == ["b"]
 
     def test_caps_are_kept(self, buckets, settings):
-        settings.JUST_OPENED_EVENTS_LIMIT = 3
+        settings.FEED_JUST_OPENED_LIMIT = 3
         show(buckets[0], 29, "a", *map(str, range(9)))
         actions.publish_drops()
         feed.rebuild()

@@ -315,6 +315,8 @@ def test_the_supervisor_restarts_what_died_and_ends_what_it_started(spawn, owner
         stdout=None,
         stderr=None,
         MATCHING_WORKERS="1",
+        DISCOVERY_POLLERS="0",
+        DISCOVERY_NOTIFIERS="0",
         WORKER_PROCESSES="1",
     )
 
