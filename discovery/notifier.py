@@ -202,8 +202,8 @@ def _claim(watch: dict[str, Any], ended: list[str]) -> Claim | None:
         lease=lease,
         length=_lease_length(),
     )
-    # The rest waits for this message to end: meanwhile other watches are looked at.
-    later = now + timedelta(seconds=POLL_SECONDS)
+    # The rest waits for this message to end, and for the cooldown that follows.
+    later = now + timedelta(seconds=max(POLL_SECONDS, watch["cooldown_seconds"]))
     _count("postpone_notifications", watch=watch_id, until=later)
     if not rows:
         return None

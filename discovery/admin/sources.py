@@ -28,7 +28,7 @@ from discovery.admin.masking import masked, without_credentials
 from discovery.models import Source
 from discovery.polls import InvalidPoll, clean_name, zone_of
 
-SCANS_SHOWN = 50
+SCANS_SHOWN = 30
 
 _OUTCOME_LEVELS = {
     "recorded": "ok",
@@ -63,7 +63,8 @@ class SourceForm(forms.ModelForm):
     def __init__(self, *args, **options: Any) -> None:
         super().__init__(*args, **options)
         # What was changed is told by the row, not by what a browser says the form began with.
-        self.fields["config"].show_hidden_initial = False
+        if "config" in self.fields:
+            self.fields["config"].show_hidden_initial = False
 
     def clean_name(self) -> str:
         """As a poll may name it."""

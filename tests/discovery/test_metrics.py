@@ -81,9 +81,9 @@ def test_every_metric():
     assert found["discovery_open_slots", "tables"] == open_slots > 0
     assert found["discovery_open_slots", "quiet"] == 0
     assert found["discovery_unpublished_drops",] == 1
-    assert 90 <= found["discovery_feed_age_seconds",] < 120
+    assert 80 <= found["discovery_feed_age_seconds",] < 120  # as of when the test began
     assert found["discovery_notifications_waiting",] == 1
-    assert 420 <= found["discovery_notifications_oldest_seconds",] < 450
+    assert 410 <= found["discovery_notifications_oldest_seconds",] < 450
     assert found["discovery_notifications_dead",] == 1
 
 

@@ -40,7 +40,10 @@
     if (!parts.length || !line) return;
     let current = parts[0];
 
-    const say = (part) => { line.textContent = part.dataset.says; };
+    const say = (part) => {
+      line.textContent = part.dataset.says;
+      line.classList.add("dc-said");
+    };
     const enter = (part) => {
       current.setAttribute("tabindex", "-1");
       current = part;
