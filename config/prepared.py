@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from django.db import connection
 from django.db.backends.postgresql.base import ServerBindingCursor
+from django.db.backends.utils import CursorWrapper
 
 
 def fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple]:
@@ -19,12 +20,16 @@ def fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple]:
     Kept by the connection from its second run on, unless PGBOUNCER is set. What `statement`
     returns must not change its types while the process runs. Raises DatabaseError.
     """
-    connection.ensure_connection()
-    raw = ServerBindingCursor(connection.connection)
-    make = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
-    with make(raw) as cursor:
+    with _cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchall()
+
+
+def _cursor() -> CursorWrapper:
+    if connection.queries_logged:  # whose log needs the text with its parameters
+        return connection.cursor()
+    connection.ensure_connection()
+    return connection.make_cursor(ServerBindingCursor(connection.connection))
 
 
 def array(values: Iterable[Any]) -> str:

@@ -253,6 +253,9 @@ SPECTACULAR_SETTINGS = {
         "ItemStatusEnum": "matching.api.serializers.ITEM_STATUSES",
         "MatchStateEnum": "matching.api.serializers.MATCH_STATES",
         "MatchJobStateEnum": "matching.api.serializers.JOB_STATES",
+        "DropStateEnum": "discovery.api.serializers.STATES",
+        "SourceStateEnum": "discovery.api.serializers.SOURCE_STATES",
+        "PollOutcomeEnum": "discovery.api.serializers.OUTCOMES",
         "WatchNotificationStateEnum": "discovery.api.watch_serializers.NOTIFICATION_STATES",
     },
 }

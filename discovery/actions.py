@@ -10,6 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -179,7 +180,8 @@ def record_poll(
     parameters = _poll_parameters(polled_at, calendars) | slots.parameters() | {"bucket": bucket}
     statement = queries("discovery")["record_poll"]
     try:
-        [row] = prepared.fetch(statement, parameters)
+        with transaction.atomic() if connection.in_atomic_block else nullcontext():
+            [row] = prepared.fetch(statement, parameters)
     except IntegrityError as error:
         # The day's partition of drops is not there: a recording of the past, or the first of all.
         if not isinstance(error.__cause__, CheckViolation) or error.__cause__.diag.constraint_name:

@@ -29,7 +29,7 @@ _AXIS = 24
 _TICKS = 5
 _STEPS = (
     *(timedelta(minutes=minutes) for minutes in (5, 15, 30)),
-    *(timedelta(hours=hours) for hours in (1, 3, 6, 12)),
+    *(timedelta(hours=hours) for hours in (1, 2, 3, 6, 12)),
     *(timedelta(days=days) for days in (1, 2, 7, 14, 30, 90)),
 )
 _BARS_HEIGHT = 110

@@ -125,7 +125,7 @@ def _nearest(vector, among: _Filter, limit: int, exclude: Sequence[int]) -> Neig
             limit,
             exclude,
             wanted=min(neighbours, _GRAPH_WANTED),
-            effort=max(800 if side >= LARGE_SIDE else 200, min(neighbours, _GRAPH_WANTED)),
+            effort=max(1_000 if side >= LARGE_SIDE else 200, min(neighbours, _GRAPH_WANTED)),
         )
         if len(hits) == limit:
             return Neighbours(hits, "graph")

@@ -44,6 +44,13 @@ EXPECTED = {
     "watches_board",
     "watches_new_drops",
     "watches_prune_now",
+    "watches_list",
+    "watches_create",
+    "watches_show",
+    "watches_edit",
+    "watches_delete",
+    "watches_notifications",
+    "watches_test",
 }
 
 

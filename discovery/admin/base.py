@@ -40,6 +40,11 @@ def shortened(text: str, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def reason(text: str) -> str:
+    """Why something failed, as it fits a list: it may break anywhere."""
+    return format_html('<span class="dc-title">{}</span>', shortened(text) or "–")
+
+
 def source_link(source_id: int, name: str) -> str:
     """A link to a source's window."""
     url = reverse("admin:discovery_source_window", args=[source_id])

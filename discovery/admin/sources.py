@@ -20,7 +20,7 @@ from discovery import actions, charts, queries
 from discovery.admin.base import (
     SOURCE_MEANINGS,
     StyledAdmin,
-    shortened,
+    reason,
     source_link,
     source_state,
 )
@@ -302,7 +302,7 @@ class SourceAdmin(StyledAdmin):
 
     @display(description="last error")
     def why(self, source):
-        return shortened(without_credentials(source.last_error)) or "–"
+        return reason(without_credentials(source.last_error))
 
     @display(description="last error")
     def shown_error(self, source):

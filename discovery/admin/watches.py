@@ -22,6 +22,7 @@ from discovery.admin.base import (
     StyledAdmin,
     id_of,
     named,
+    reason,
     shortened,
     venue_link,
 )
@@ -344,7 +345,7 @@ class DeliveryAdmin(StyledAdmin):
 
     @display(description="reason")
     def why(self, one):
-        return shortened(shown_error(one.error, one.known_watch)) or "–"
+        return reason(shown_error(one.error, one.known_watch))
 
 
 def _retry(ids: list[int]) -> int:
