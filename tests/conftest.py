@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if variable not in os.environ:
             server.start()
             os.environ[variable] = server.url
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # xdist's processes share these servers, and set up the rest each for itself
     os.environ["SPYGLASS_VAR"] = str(folder / "var")
     os.environ["CACHE_PREFIX"] = f"tests-{uuid.uuid4().hex}"
     os.environ["CACHE_TIMEOUT"] = "10"  # a busy machine must not look like an outage
