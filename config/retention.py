@@ -32,6 +32,7 @@ class Rule:
 
     `condition` is SQL over the table's columns with named parameters, `parameters()` gives their
     values at run time, or None where this rule is switched off. `primary_key`: its columns.
+    `batch`: rows of a transaction, fewer where each takes many others along.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Rule:
     condition: str
     parameters: Callable[[], dict | None]
     primary_key: tuple[str, ...] = ("id",)
+    batch: int = BATCH_ROWS
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,14 @@ def _prune_rows(rule: Rule, deadline: float, dry_run: bool, progress) -> Pruned:
             own=sql.SQL(", ").join(sql.Identifier(rule.table, one) for one in rule.primary_key),
             theirs=sql.SQL(", ").join(sql.Identifier("batch", one) for one in rule.primary_key),
             condition=condition,
-            limit=sql.Literal(BATCH_ROWS),
+            limit=sql.Literal(rule.batch),
         )
         removed = 0
         while time.monotonic() < deadline:
             cursor.execute(batch, parameters)
             removed += cursor.rowcount
             progress(rule.name, removed)
-            if cursor.rowcount < BATCH_ROWS:
+            if cursor.rowcount < rule.batch:
                 return Pruned(rule.name, removed)
     return Pruned(rule.name, removed, complete=False)
 

@@ -463,6 +463,7 @@ MATCHING_LISTEN_URL = env.str(
 DISCOVERY_WINDOW_DAYS = env.int("DISCOVERY_WINDOW_DAYS", default=14)  # from today on
 # The parts of a day, by the local time at which each begins.
 DISCOVERY_TIME_SLOTS = env.list("DISCOVERY_TIME_SLOTS", default=["00:00", "15:00"])
+DISCOVERY_SOURCES_LIMIT = env.int("DISCOVERY_SOURCES_LIMIT", default=200)  # polls make no more
 DISCOVERY_SLOTS_PER_BUCKET = env.int("DISCOVERY_SLOTS_PER_BUCKET", default=2_000)
 DISCOVERY_SLOTS_PER_POLL = env.int("DISCOVERY_SLOTS_PER_POLL", default=100_000)
 DISCOVERY_CLOSE_AFTER_MISSES = env.int("DISCOVERY_CLOSE_AFTER_MISSES", default=2)  # polls in a row

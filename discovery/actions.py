@@ -9,7 +9,7 @@ to the next tick.
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -27,6 +27,7 @@ from discovery.polls import (
     ERROR_LENGTH,
     WHOLE,
     BucketKey,
+    InvalidPoll,
     Poll,
     Slot,
     VenueDetails,
@@ -39,12 +40,18 @@ from discovery.polls import (
 logger = logging.getLogger("spyglass.discovery")
 
 DROPS = "drop_events"  # the generation that publishing raises
-PUBLISHED_AT_ONCE = 5_000
+PUBLISHED_AT_ONCE = 500
+PAST_DAYS = 500  # partitions of drops that polls of the past may make
+SILENT = timedelta(days=7)  # after which a calendar of a standing bucket is forgotten
 _COUNTED = ("baseline", "unchanged", "missing", "quarantined", "spared", "left_out")
 
 
 class SourcePaused(Exception):
     """Staff paused the source: its polls are refused."""
+
+
+class TooManySources(Exception):
+    """There are DISCOVERY_SOURCES_LIMIT sources: staff must make the next one."""
 
 
 class UnknownSource(LookupError):
@@ -132,7 +139,7 @@ def tick(poll: Poll, *, provider: str = Source.Provider.PUSH) -> Report:
     Idempotent. Must run outside a transaction. Raises SourcePaused.
     """
     report = record_source_poll(poll, provider=provider)
-    if report.opened or report.closed or report.published:
+    if report.opened or report.closed or report.published or report.counts["spared"]:
         try:
             readmodels.refresh(readmodels.all()["feed_cache"])
         except DatabaseError:  # the poll stands; the job refresh_discovery follows in a minute
@@ -144,21 +151,18 @@ def record_source_poll(poll: Poll, *, provider: str = Source.Provider.PUSH) -> R
     """Record what a source showed, and publish what opened. Idempotent.
 
     A source that is not known is made, with this provider. Must run outside a transaction. Raises
-    SourcePaused.
+    SourcePaused, TooManySources, and InvalidPoll for a poll that does not go with those before it.
     """
     started = time.monotonic()
     source = ensure_source(name=poll.source, provider=provider)
     if source.is_paused:
         raise SourcePaused(f"{source.name} is paused")
+    _check_calendars(source, poll)
     report = Report(source.name, poll.polled_at, slots=len(poll.slots))
-    buckets = _window(source, local_day(poll.polled_at, zone_of(source.timezone)))
-    by_bucket = _bucketed(poll.slots, source, buckets, report)
-    calendars = [WHOLE] if poll.calendars is None else list(poll.calendars)
-    outcomes = set()
-    for found in _record(buckets.values(), by_bucket, poll.polled_at, calendars):
-        outcomes.add(found.outcome)
-        report.add(found)
-    report.buckets = len(buckets)
+    outcomes = _record_window(source, poll, report)
+    if "unknown" in outcomes:  # a bucket was removed meanwhile: what is recorded is a replay now
+        report.outside = 0
+        outcomes |= _record_window(source, poll, report)
     report.outcome = next(
         (each for each in ("recorded", "late", "replayed") if each in outcomes), "recorded"
     )
@@ -186,36 +190,61 @@ def record_poll(
         # The day's partition of drops is not there: a recording of the past, or the first of all.
         if not isinstance(error.__cause__, CheckViolation) or error.__cause__.diag.constraint_name:
             raise
-        for table in (DROPS, "user_notifications"):
-            partitions.ensure(table, polled_at, polled_at)
+        _make_day(polled_at)
         [row] = prepared.fetch(statement, parameters)
     return _recorded(row)
 
 
 def record_failure(*, source: Source, at: datetime, error: str) -> None:
-    """A poll that brought no answer: nothing opens, nothing closes, and the failure is counted."""
+    """A poll that brought no answer: nothing opens, nothing closes, and the failure is counted.
+
+    Idempotent; one that is older than the last success is not counted. Raises SourcePaused.
+    """
+    if source.is_paused:
+        raise SourcePaused(f"{source.name} is paused")
     with transaction.atomic():
-        _run(
+        counted = _run(
             "note_failure",
             source=source.pk,
             polled_at=at,
             error=error[:ERROR_LENGTH],
             today=local_day(at, zone_of(source.timezone)),
         )
-        tally.add("discovery_polls_total", source=source.name, outcome="failed")
+        if counted:
+            tally.add("discovery_polls_total", source=source.name, outcome="failed")
 
 
 def record_unchanged(*, source: Source, at: datetime) -> None:
     """The source says that nothing changed since (HTTP 304)."""
     with transaction.atomic():
-        _run("note_unchanged", source=source.pk, polled_at=at)
+        today = local_day(at, zone_of(source.timezone))
+        _run("note_unchanged", source=source.pk, polled_at=at, today=today)
         _note(source, Report(source.name, at, outcome="unchanged"), None)
 
 
 def ensure_source(*, name: str, **fields: Any) -> Source:
-    """The source of this name, made with these fields where it is new."""
+    """The source of this name, made with these fields where it is new. Raises TooManySources."""
     found = Source.objects.filter(name=name).first()
-    return found or Source.objects.get_or_create(name=name, defaults=fields)[0]
+    if found:
+        return found
+    if Source.objects.count() >= settings.DISCOVERY_SOURCES_LIMIT:
+        raise TooManySources(f"there are {settings.DISCOVERY_SOURCES_LIMIT:,} sources already")
+    return Source.objects.get_or_create(name=name, defaults=fields)[0]
+
+
+def begin_anew(*, source_id: int) -> None:
+    """Forget what a source showed, because it shows something else from now on: its next poll is a
+    baseline. Drops and statistics stay."""
+    _run("begin_anew", source=source_id)
+
+
+def forget_calendars() -> int:
+    """Forget calendars of standing buckets that have not answered for a week; returns how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            queries("discovery")["forget_calendars"], {"before": timezone.now() - SILENT}
+        )
+        return cursor.fetchone()[0]
 
 
 def ensure_buckets() -> int:
@@ -280,8 +309,57 @@ def pause_source(*, source_id: int, paused: bool) -> None:
         raise UnknownSource(f"no source {source_id}")
 
 
-def _window(source: Source, first: date) -> dict[BucketKey, int]:
-    """The buckets of the source's window from `first` on, in the order in which they are locked."""
+def _check_calendars(source: Source, poll: Poll) -> None:
+    """A source is polled whole or by calendar, as its first poll was. Raises InvalidPoll."""
+    by_calendar = poll.calendars is not None
+    if source.is_by_calendar is None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                queries("discovery")["note_calendars"],
+                {"source": source.pk, "by_calendar": by_calendar},
+            )
+            source.is_by_calendar = cursor.fetchone()[0]
+    if source.is_by_calendar != by_calendar:
+        reason = "by calendar: name those that answered" if source.is_by_calendar else "as a whole"
+        raise InvalidPoll({"calendars": f"This source is polled {reason}."})
+
+
+def _record_window(source: Source, poll: Poll, report: Report) -> set[str]:
+    """Record a poll in all buckets of its window; the outcomes that there were."""
+    buckets, is_open = _window(source, local_day(poll.polled_at, zone_of(source.timezone)))
+    by_bucket = _bucketed(poll.slots, source, buckets, report)
+    calendars = [WHOLE] if poll.calendars is None else list(poll.calendars)
+    report.buckets = len(buckets)
+    empty = [one for one in buckets.values() if one not in by_bucket and one not in is_open]
+    outcomes = set()
+    for found in _record_nothing(empty, poll.polled_at, calendars):
+        outcomes.add(found.outcome)
+        report.add(found)
+    for bucket in buckets.values():
+        if bucket in by_bucket or bucket in is_open:
+            found = record_poll(
+                bucket=bucket,
+                polled_at=poll.polled_at,
+                slots=by_bucket.get(bucket, Bucketed()),
+                calendars=calendars,
+            )
+            outcomes.add(found.outcome)
+            report.add(found)
+    return outcomes
+
+
+def _make_day(polled_at: datetime) -> None:
+    """Make the partitions of a day. Raises InvalidPoll where polls of the past have made enough."""
+    if len(partitions.existing(DROPS)) >= PAST_DAYS:
+        raise InvalidPoll({"polled_at": f"Lies too far back: {PAST_DAYS} days are kept already."})
+    # Those of notifications first: who publishes a drop must find its day there.
+    for table in ("user_notifications", DROPS):
+        partitions.ensure(table, polled_at, polled_at)
+
+
+def _window(source: Source, first: date) -> tuple[dict[BucketKey, int], set[int]]:
+    """The buckets of the source's window from `first` on, in the order in which they are locked;
+    and those that have an open slot."""
     days = settings.DISCOVERY_WINDOW_DAYS if source.window_days is None else source.window_days
     wanted = window(first, days)
     asked = {
@@ -298,12 +376,14 @@ def _window(source: Source, first: date) -> dict[BucketKey, int]:
             parts=[key.time_slot for key in missing],
         )
         found = _buckets(asked)
-    return {key: found[key] for key in wanted}
+    # One that was removed between the two is made by the next poll.
+    buckets = {key: found[key][0] for key in wanted if key in found}
+    return buckets, {bucket for bucket, slots in found.values() if slots}
 
 
-def _buckets(asked: Mapping[str, Any]) -> dict[BucketKey, int]:
+def _buckets(asked: Mapping[str, Any]) -> dict[BucketKey, tuple[int, int]]:
     rows = prepared.fetch(queries("discovery")["window_buckets"], asked)
-    return {BucketKey(day, part): bucket_id for day, part, bucket_id in rows}
+    return {BucketKey(day, part): (bucket_id, slots) for day, part, bucket_id, slots in rows}
 
 
 def _bucketed(
@@ -320,22 +400,14 @@ def _bucketed(
     return found
 
 
-def _record(
-    buckets: Iterable[int],
-    by_bucket: Mapping[int, Bucketed],
-    polled_at: datetime,
-    calendars: Sequence[str],
-) -> Iterator[Recorded]:
-    """A poll in all buckets of a window: each by itself, those without a slot all at once."""
-    empty = [bucket for bucket in buckets if bucket not in by_bucket]
-    if empty:
-        statement = queries("discovery")["record_nothing"]
-        asked = {"buckets": prepared.array(empty)}
-        yield from map(
-            _recorded, prepared.fetch(statement, _poll_parameters(polled_at, calendars) | asked)
-        )
-    for bucket, slots in by_bucket.items():
-        yield record_poll(bucket=bucket, polled_at=polled_at, slots=slots, calendars=calendars)
+def _record_nothing(
+    buckets: Sequence[int], polled_at: datetime, calendars: Sequence[str]
+) -> list[Recorded]:
+    """A poll in buckets where nothing was and nothing is: all in one statement."""
+    if not buckets:
+        return []
+    asked = {"buckets": prepared.array(buckets)} | _poll_parameters(polled_at, calendars)
+    return [_recorded(row) for row in prepared.fetch(queries("discovery")["record_nothing"], asked)]
 
 
 def _recorded(row: tuple) -> Recorded:

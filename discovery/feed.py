@@ -28,15 +28,7 @@ def segments() -> dict[str, Callable[[], list[dict[str, Any]]]]:
 
 
 def rendered(results: list[dict[str, Any]], sources: list[dict[str, Any]]) -> bytes:
-    """A segment as clients get it: `as_of`, how each source is, and the results with their state.
-
-    Of a source that is frozen nobody knows what is open.
-    """
-    frozen = {each["source"] for each in sources if each["state"] == "frozen"}
-    for result in results:
-        closed = result.get("closed_at") is not None
-        unknown = result["source"] in frozen
-        result["state"] = "closed" if closed else "unknown" if unknown else "open"
+    """A segment as clients get it: `as_of`, how each source is, and the results."""
     return dumps({"as_of": timezone.now(), "sources": sources, "results": results})
 
 

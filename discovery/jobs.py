@@ -31,11 +31,13 @@ def refresh_discovery(run: Run) -> int:
     name="slide_window",
     every=timedelta(minutes=15),
     timeout=timedelta(minutes=5),
-    description="Make the buckets of the coming days, for every source.",
+    description="Make the buckets of the coming days, for every source; forget silent calendars.",
 )
 def slide_window(run: Run) -> int:
     """The rows are the buckets made."""
-    return actions.ensure_buckets()
+    made = actions.ensure_buckets()
+    run.detail["calendars_forgotten"] = actions.forget_calendars()
+    return made
 
 
 @job(

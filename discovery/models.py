@@ -28,6 +28,7 @@ class Source(models.Model):
     provider = models.TextField(choices=Provider, default=Provider.PUSH)
     config = models.JSONField(default=dict, blank=True)
     timezone = models.TextField(default="UTC")
+    is_by_calendar = models.BooleanField(null=True)
     window_days = models.SmallIntegerField(
         null=True, blank=True, help_text="Empty: the setting. 0: no days, one standing bucket."
     )
@@ -67,6 +68,7 @@ class Bucket(models.Model):
     last_success_at = models.DateTimeField(null=True)
     consecutive_failures = models.IntegerField(default=0)
     open_slots = models.IntegerField(default=0)
+    is_full = models.BooleanField(default=False)
 
     class Meta:
         db_table = "discovery_buckets"

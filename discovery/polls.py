@@ -123,6 +123,11 @@ def clean_name(value: Any) -> str:
         raise InvalidPoll({"source": str(refused)}) from refused
 
 
+def is_key(text: str) -> bool:
+    """Whether a text can be a slot id or the key of a venue."""
+    return 0 < len(text) <= ID_LENGTH and not _UNWANTED.search(text)
+
+
 def clean_failure(given: Mapping[str, Any]) -> tuple[Poll, str]:
     """A poll that failed, out of source, polled_at and error; and why. Raises InvalidPoll."""
     extra = given.keys() - {"source", "polled_at", "error"}
@@ -343,6 +348,8 @@ def _members(given: Any, known: Mapping[str, Any]) -> dict[str, Any]:
 def _contradictions(taken: Mapping[str, Any]) -> dict[str, str]:
     errors = {}
     seen: set[str] = set()
+    if len({slot.venue for slot in taken["slots"]}) > VENUES:
+        return {"slots": f"Are at more than {VENUES:,} venues."}
     answered = None if taken.get("calendars") is None else set(taken["calendars"])
     for number, slot in enumerate(taken["slots"]):
         if slot.slot_id in seen:

@@ -4,13 +4,12 @@ Times are aware. Every list is capped by a setting or by the caller.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from django.conf import settings
 from django.db import DataError, connection, transaction
-from django.utils import timezone
 
 from config import prepared
 from config.sqlfiles import queries
@@ -18,26 +17,36 @@ from discovery.models import Availability, DropEvent, Scan
 
 SOURCES = 200  # listed at most
 BUCKETS = 5_000
+BEFORE_ALL = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def just_opened(*, limit: int) -> list[dict[str, Any]]:
     """The drops of the last JUST_OPENED_MINUTES, newest first."""
-    rows = _rows("just_opened", minutes=settings.JUST_OPENED_MINUTES, limit=limit)
-    return [_drop(row) for row in rows]
+    rows = _rows("just_opened", minutes=settings.JUST_OPENED_MINUTES, limit=limit, **_thresholds())
+    return [_drop(row) | {"state": _state(row)} for row in rows]
 
 
 def still_open(*, limit: int) -> list[dict[str, Any]]:
     """What dropped before that and is open still, newest first; `unsure`: not in the last poll."""
-    rows = _rows("still_open", minutes=settings.JUST_OPENED_MINUTES, limit=limit)
-    return [_drop(row) | {"unsure": row["missing_since"] is not None} for row in rows]
+    rows = _rows("still_open", minutes=settings.JUST_OPENED_MINUTES, limit=limit, **_thresholds())
+    return [
+        _drop(row) | {"state": _state(row), "unsure": row["missing_since"] is not None}
+        for row in rows
+    ]
 
 
 def ranked_board(*, limit: int) -> list[dict[str, Any]]:
     """The venues with open drops, by a score of how many, how fresh and how rare they are."""
-    rows = _rows("ranked_board", looked_at=settings.STILL_OPEN_EVENTS_LIMIT, limit=limit)
+    rows = _rows(
+        "ranked_board",
+        looked_at=settings.STILL_OPEN_EVENTS_LIMIT,
+        limit=limit,
+        **_thresholds(),
+    )
     kept = ("source", "slots", "newest", "drops_ever")
     return [
-        {"venue": _venue(row), "score": round(row["score"], 4)} | {name: row[name] for name in kept}
+        {"venue": _venue(row), "score": round(row["score"], 4), "state": _state(row)}
+        | {name: row[name] for name in kept}
         for row in rows
     ]
 
@@ -49,7 +58,7 @@ def new_drops(*, since: datetime | None, limit: int) -> tuple[list[dict[str, Any
     """
     if since is None:
         [row] = prepared.fetch(queries("discovery")["last_published"], {})
-        return [], row[0] or timezone.now()
+        return [], row[0] or BEFORE_ALL
     rows = _rows("new_drops", since=since, limit=limit)
     at = rows[-1]["published_at"] if rows else since
     return [_drop(row) | {"published_at": row["published_at"]} for row in rows], at
@@ -106,6 +115,13 @@ def _drop(row: dict[str, Any]) -> dict[str, Any]:
         "venue": _venue(row),
         "payload": {} if payload is None else orjson.loads(payload),
     }
+
+
+def _state(row: dict[str, Any]) -> str:
+    """Of a source that is frozen nobody knows what is open."""
+    if row.get("closed_at") is not None:
+        return "closed"
+    return "unknown" if row["source_state"] == "frozen" else "open"
 
 
 def _venue(row: dict[str, Any]) -> dict[str, Any]:

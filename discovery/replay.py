@@ -21,7 +21,7 @@ from django.utils import timezone
 from config.files import Layout, Rejection, Source, SourceError
 from discovery import actions
 from discovery.models import Source as PolledSource
-from discovery.polls import InvalidPoll, Poll, Slot, VenueDetails, clean_name
+from discovery.polls import InvalidPoll, Poll, Slot, VenueDetails, clean_name, is_key
 
 CALENDARS = Layout(("source_id", "location_id", "polled_at", "free_slots"), ("polled_at",))
 COUNTS = Layout(("place_id", "polled_at", "free"), ("place_id", "polled_at", "free"))
@@ -106,7 +106,10 @@ def replay(
             due = begun + (group[0].polled_at - first).total_seconds() / speed
             time.sleep(max(0.0, due - time.monotonic()))
         poll = _poll(group, details.pop(group[0].source, ()))
-        totals.add(record(_shifted(poll, shift) if shift else poll))
+        try:
+            totals.add(record(_shifted(poll, shift) if shift else poll))
+        except InvalidPoll as error:
+            raise SourceError(f"{path}, poll of {poll.polled_at}: {error}") from error
         progress(totals)
     return totals
 
@@ -147,12 +150,12 @@ def _rows(path: str, zone: ZoneInfo, source: str, totals: Totals) -> tuple[list[
 def _calendar_row(values: tuple, zone: ZoneInfo, prefix: str) -> _Row | Rejection:
     source_id, venue, polled_at, free = (str(value or "").strip() for value in values)
     moment = _moment(polled_at, zone)
-    if moment is None or not source_id or not venue:
-        return Rejection("unreadable", "polled_at", polled_at[:60])
+    if moment is None or not source_id or not is_key(venue):
+        return Rejection("unreadable", "polled_at or location_id", f"{polled_at} {venue}"[:60])
     slots = []
     for start in dict.fromkeys(filter(None, free.split(SEPARATOR))):
         starts_at = _moment(start, zone)
-        if starts_at is None:
+        if starts_at is None or not is_key(start):
             return Rejection("unreadable", "free_slots", start[:60])
         slots.append(Slot(f"{venue}{SEPARATOR}{start}", venue, starts_at))
     return _Row(moment, f"{prefix}{source_id}", venue, tuple(slots))
@@ -165,8 +168,8 @@ def _count_row(values: tuple, zone: ZoneInfo, source: str) -> _Row | Rejection:
         count = int(free)
     except ValueError:
         return Rejection("unreadable", "free", free[:60])
-    if moment is None or not venue:
-        return Rejection("unreadable", "polled_at", polled_at[:60])
+    if moment is None or not is_key(venue):
+        return Rejection("unreadable", "polled_at or place_id", f"{polled_at} {venue}"[:60])
     slot = Slot(venue, venue, payload={"free": count})
     return _Row(moment, source, venue, (slot,) if count > 0 else ())
 

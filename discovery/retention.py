@@ -29,17 +29,19 @@ register(
         condition="day < %(before)s",
         parameters=lambda: {"before": (timezone.now() - timedelta(days=1)).date()},
         primary_key=("bucket_id",),
+        batch=20,
     )
 )
 # What no poll has confirmed for days, of a source that fell silent: with its bucket, which is made
 # anew and begins with a baseline.
 register(
     Rule(
-        name="availability_state",
+        name="silent_buckets",
         table="discovery_buckets",
         condition="open_slots > 0 AND last_success_at < %(before)s",
         parameters=lambda: {"before": timezone.now() - SILENCE},
         primary_key=("bucket_id",),
+        batch=20,
     )
 )
 register(

@@ -15,12 +15,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from config.embedded import PostgresServer, ValkeyServer
 from tests.processes import kill_marked
+
+if TYPE_CHECKING:
+    from tests.people import Person
 
 PROJECT = Path(__file__).resolve().parent.parent
 PREFIX = "spyglass-tests-"
@@ -105,6 +109,29 @@ def _empty_cache() -> None:
 
     cache.delete_pattern("*")
     caching.forget()
+
+
+@pytest.fixture
+def fresh_process(settings) -> Iterator[None]:
+    """A process that has seen nothing, without a limit of requests and without TLS."""
+    from config import caching
+
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "DEFAULT_THROTTLE_RATES": {"address": "off", "token": "off"},
+    }
+    settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
+    caching.forget()
+    yield
+    caching.forget()
+
+
+@pytest.fixture
+def person(db: None) -> "Callable[..., Person]":
+    """`person("ann")` is a caller with a token for `items`, or for the scopes that are named."""
+    from tests.people import Person
+
+    return lambda name, *scopes: Person(name, list(scopes) or ["items"])
 
 
 @pytest.fixture

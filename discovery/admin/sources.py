@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -186,12 +187,13 @@ class SourceAdmin(StyledAdmin):
             obj.save()
             return
         fields = list(form.changed_data)
-        if {"provider", "config"} & set(fields):
-            obj.validators = {}  # of what was asked before
-            fields.append("validators")
-        if fields:
-            obj.next_poll_at = timezone.now()
+        if not fields:
+            return
+        obj.next_poll_at = timezone.now()
+        with transaction.atomic():
             obj.save(update_fields=[*fields, "next_poll_at"])
+            if {"provider", "config", "timezone", "window_days"} & set(fields):
+                actions.begin_anew(source_id=obj.pk)
 
     def attach(self, rows):
         found = {each["id"]: each for each in queries.source_overview(ids=[one.pk for one in rows])}

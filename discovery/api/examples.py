@@ -90,6 +90,7 @@ BOARD = {
 NEW_DROPS = {
     "at": "2026-02-18T17:03:01.187204Z",
     "as_of": "2026-02-18T17:03:02.000311Z",
+    "sources": _SOURCES,
     "more": False,
     "results": [_DROP | {"published_at": "2026-02-18T17:03:01.187204Z"}],
 }

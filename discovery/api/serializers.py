@@ -211,6 +211,7 @@ class NewDropsSerializer(serializers.Serializer):
 
     at = serializers.DateTimeField(help_text="Send it as `since` next time.")
     as_of = serializers.DateTimeField()
+    sources = SourceStateSerializer(many=True)
     more = serializers.BooleanField(help_text="There is more: ask again at once.")
     results = NewDropSerializer(many=True)
 

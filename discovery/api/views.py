@@ -32,7 +32,7 @@ HEALTH_TTL = 5
 FEED = (feed.FEED,)
 DROPS = (actions.DROPS,)
 PRUNED = (
-    "drop_events", "user_notifications", "discovery_buckets", "availability_state",
+    "drop_events", "user_notifications", "discovery_buckets", "silent_buckets",
     "slot_closures", "discovery_scans", "venues",
 )  # fmt: skip
 PRUNE_BUDGET = timedelta(seconds=5)
@@ -319,9 +319,11 @@ class _Stream:
         """Called by the server, whatever ended the answer."""
         if self._open:
             self._open = False
-            self._events.close()
-            _streams.release()
-            close_old_connections()
+            try:
+                self._events.close()
+            finally:
+                _streams.release()
+                close_old_connections()
 
     def _all(self) -> Iterator[bytes]:
         end = time.monotonic() + STREAM_SECONDS
@@ -332,7 +334,7 @@ class _Stream:
             current = caching.generation(DROPS)
             if current != seen or self._since is None:
                 seen = current
-                for event in self._news():
+                for event in self._news(end):
                     quiet_until = time.monotonic() + STREAM_HEARTBEAT
                     yield event
             if time.monotonic() > quiet_until:
@@ -340,9 +342,9 @@ class _Stream:
                 yield b": still here\n\n"
             time.sleep(STREAM_PAUSE)
 
-    def _news(self) -> Iterator[bytes]:
+    def _news(self, end: float) -> Iterator[bytes]:
         more = True
-        while more:
+        while more and time.monotonic() < end:
             found = _new_drops(self._since)
             self._since, more = found["at"], found["more"]
             close_old_connections()
@@ -367,6 +369,8 @@ def _record(data: Any) -> dict[str, Any]:
         ) from refused
     except actions.SourcePaused as paused:
         raise Problem(409, detail=f"{paused}: its polls are not taken.") from paused
+    except actions.TooManySources as refused:
+        raise Problem(409, detail=f"No new source is made: {refused}.") from refused
 
 
 def _record_failure(data: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +388,13 @@ def _shown(report: actions.Report) -> dict[str, Any]:
 def _new_drops(since: datetime | None) -> dict[str, Any]:
     limit = settings.NEW_DROPS_LIMIT
     drops, at = queries.new_drops(since=since, limit=limit)
-    return {"at": at, "as_of": timezone.now(), "more": len(drops) == limit, "results": drops}
+    return {
+        "at": at,
+        "as_of": timezone.now(),
+        "sources": queries.freshness(),
+        "more": len(drops) == limit,
+        "results": drops,
+    }
 
 
 def _listed(results: list[dict[str, Any]]) -> dict[str, Any]:

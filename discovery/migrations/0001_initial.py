@@ -49,6 +49,7 @@ class Migration(migrations.Migration):
                         ("last_success_at", models.DateTimeField(null=True)),
                         ("consecutive_failures", models.IntegerField(default=0)),
                         ("open_slots", models.IntegerField(default=0)),
+                        ("is_full", models.BooleanField(default=False)),
                     ],
                     options={
                         "db_table": "discovery_buckets",
@@ -99,6 +100,7 @@ class Migration(migrations.Migration):
                         ),
                         ("config", models.JSONField(blank=True, default=dict)),
                         ("timezone", models.TextField(default="UTC")),
+                        ("is_by_calendar", models.BooleanField(null=True)),
                         (
                             "window_days",
                             models.SmallIntegerField(

@@ -34,8 +34,9 @@ DECLARE
     taken text[];
     first_time text[];
     local_hour integer;
+    was_full boolean;
 BEGIN
-    SELECT b.source_id, s.timezone INTO of_source, zone
+    SELECT b.source_id, s.timezone, b.is_full INTO of_source, zone, was_full
     FROM discovery_buckets AS b JOIN discovery_sources AS s ON s.id = b.source_id
     WHERE b.bucket_id = bucket
     FOR NO KEY UPDATE OF b;
@@ -79,10 +80,15 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Venues that are new, or were not seen for an hour; in one order everywhere.
+    -- Venues that are new, or were not seen for an hour; in one order everywhere. One that answers has
+    -- been seen, though it has nothing.
     INSERT INTO venues AS stored (source_id, key, last_seen_at)
     SELECT of_source, seen.key, polled
-    FROM (SELECT DISTINCT given.venue AS key FROM unnest(slot_venues) AS given (venue)) AS seen
+    FROM (
+        SELECT given.venue AS key FROM unnest(slot_venues) AS given (venue)
+        UNION
+        SELECT answered.calendar FROM unnest(taken) AS answered (calendar) WHERE NOT whole
+    ) AS seen
     LEFT JOIN venues AS v ON v.source_id = of_source AND v.key = seen.key
     WHERE v.venue_id IS NULL OR v.last_seen_at < polled - interval '1 hour'
     ORDER BY seen.key
@@ -145,10 +151,14 @@ BEGIN
             drop_id = excluded.drop_id, drop_minute = excluded.drop_minute
         RETURNING c.slot_id
     ), appeared AS MATERIALIZED (
-        SELECT given.*, coalesce(given.calendar = ANY (first_time), false) AS is_baseline,
+        -- What comes into a bucket that could not hold all may have been there all along.
+        SELECT given.*, was_full OR coalesce(given.calendar = ANY (first_time), false) AS is_baseline,
             row_number() OVER (ORDER BY given.slot_id) AS place
         FROM given
-        WHERE NOT EXISTS (SELECT FROM known WHERE known.slot_id = given.slot_id)
+        WHERE NOT EXISTS (
+            SELECT FROM availability_state AS a
+            WHERE a.bucket_id = bucket AND a.slot_id = given.slot_id
+        )
     ), fresh AS MATERIALIZED (
         SELECT a.*, c.closed_at AS closed_before, c.opened_at AS opened_before,
             c.drop_id AS drop_before, c.drop_minute AS minute_before,
@@ -176,6 +186,13 @@ BEGIN
         FROM fresh
         WHERE fresh.flickers AND d.id = fresh.drop_before AND d.opened_minute = fresh.minute_before
         RETURNING d.id
+    ), revived AS (
+        -- Who was not told because it had closed is told after all.
+        UPDATE user_notifications AS n SET state = 'pending', already_gone = false, due_at = now()
+        FROM fresh
+        WHERE fresh.flickers AND n.drop_id = fresh.drop_before
+            AND n.drop_minute = fresh.minute_before AND n.state = 'gone'
+        RETURNING n.id
     ), entered AS (
         INSERT INTO availability_state (
             bucket_id, slot_id, venue_id, calendar, starts_at, local_time, party_min, party_max,
@@ -200,9 +217,10 @@ BEGIN
             closed_at
         FROM shut WHERE drop_id IS NOT NULL
         UNION ALL
-        SELECT venue_id, local_time, 0, -1, -extract(epoch FROM closed_before - opened_before),
-            NULL, NULL
-        FROM fresh WHERE flickers AND drop_before IS NOT NULL
+        SELECT fresh.venue_id, fresh.local_time, 0, -1,
+            -extract(epoch FROM closed_before - opened_before), NULL, NULL
+        FROM fresh LEFT JOIN dropped USING (slot_id)
+        WHERE drop_before IS NOT NULL AND (flickers OR NOT dropped.is_new)
     ), of_venues AS (
         INSERT INTO venue_stats AS s
             (venue_id, drops, closings, open_seconds, hours, last_opened_at, last_closed_at)
@@ -254,7 +272,8 @@ BEGIN
             checked_at = greatest(b.checked_at, polled),
             last_success_at = greatest(b.last_success_at, polled), consecutive_failures = 0,
             changed_at = CASE WHEN sums.shut + sums.entered > 0 THEN polled ELSE b.changed_at END,
-            open_slots = b.open_slots + sums.entered - sums.shut
+            open_slots = b.open_slots + sums.entered - sums.shut,
+            is_full = (SELECT count(*) FROM appeared) > sums.entered
         FROM sums
         WHERE b.bucket_id = bucket
         RETURNING b.bucket_id

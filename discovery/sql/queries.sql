@@ -23,7 +23,7 @@ CROSS JOIN LATERAL discovery_record_poll(
 
 -- name: window_buckets
 -- The buckets of a source from one day to another, both included; the standing one for NULL.
-SELECT day, time_slot, bucket_id
+SELECT day, time_slot, bucket_id, open_slots
 FROM discovery_buckets
 WHERE source_id = %(source)s
     AND CASE WHEN %(first)s::date IS NULL THEN day IS NULL
@@ -100,25 +100,48 @@ VALUES (
 
 -- name: note_unchanged
 -- A source says that nothing changed: its buckets were checked, and what it showed last still holds.
-UPDATE discovery_buckets SET
-    checked_at = greatest(checked_at, %(polled_at)s::timestamptz),
-    last_success_at = greatest(last_success_at, %(polled_at)s::timestamptz),
+WITH held AS MATERIALIZED (
+    SELECT bucket_id FROM discovery_buckets
+    WHERE source_id = %(source)s AND checked_at IS NOT NULL
+        AND (day IS NULL OR day >= %(today)s::date)
+    ORDER BY day, time_slot
+    FOR NO KEY UPDATE
+)
+UPDATE discovery_buckets AS b SET
+    checked_at = greatest(b.checked_at, %(polled_at)s::timestamptz),
+    last_success_at = greatest(b.last_success_at, %(polled_at)s::timestamptz),
     consecutive_failures = 0
-WHERE source_id = %(source)s AND checked_at IS NOT NULL
+FROM held
+WHERE b.bucket_id = held.bucket_id
 
 -- name: note_failure
--- A poll that failed: nothing opens or closes; the source and its buckets count it.
+-- A poll that failed: nothing opens or closes; the source and its buckets count it. Once, and not where
+-- a newer one succeeded.
 WITH noted AS (
-    UPDATE discovery_sources SET
-        last_attempt_at = greatest(last_attempt_at, %(polled_at)s::timestamptz),
-        consecutive_failures = consecutive_failures + 1, last_error = %(error)s
-    WHERE id = %(source)s
+    UPDATE discovery_sources AS s SET
+        last_attempt_at = greatest(s.last_attempt_at, %(polled_at)s::timestamptz),
+        consecutive_failures = s.consecutive_failures + 1, last_error = %(error)s
+    WHERE s.id = %(source)s
+        AND coalesce(s.last_success_at < %(polled_at)s::timestamptz, true)
+        AND NOT EXISTS (
+            SELECT FROM discovery_scans AS c
+            WHERE c.source_id = s.id AND c.outcome = 'failed'
+                AND c.polled_at = %(polled_at)s::timestamptz
+                AND c.recorded_at > now() - interval '1 day'
+        )
+    RETURNING s.id
+), held AS MATERIALIZED (
+    SELECT b.bucket_id FROM discovery_buckets AS b JOIN noted ON noted.id = b.source_id
+    WHERE b.day IS NULL OR b.day >= %(today)s::date
+    ORDER BY b.day, b.time_slot
+    FOR NO KEY UPDATE OF b
 ), counted AS (
-    UPDATE discovery_buckets SET consecutive_failures = consecutive_failures + 1
-    WHERE source_id = %(source)s AND (day IS NULL OR day >= %(today)s::date)
+    UPDATE discovery_buckets AS b SET consecutive_failures = b.consecutive_failures + 1
+    FROM held
+    WHERE b.bucket_id = held.bucket_id
 )
 INSERT INTO discovery_scans (source_id, polled_at, outcome, error)
-VALUES (%(source)s, %(polled_at)s::timestamptz, 'failed', %(error)s)
+SELECT id, %(polled_at)s::timestamptz, 'failed', %(error)s FROM noted
 
 -- name: lock_publishing
 -- One at a time publishes, to the end of the transaction: so what is published commits in order.
@@ -168,14 +191,8 @@ SELECT (SELECT count(*) FROM published), (SELECT count(*) FROM told),
 -- name: freshness
 -- How every source is: when it answered last, and whether its buckets are frozen.
 SELECT s.name AS source, s.last_success_at, s.consecutive_failures,
-    CASE
-        WHEN s.is_paused THEN 'paused'
-        WHEN s.last_success_at IS NULL THEN 'new'
-        WHEN s.consecutive_failures >= %(failures)s::integer
-            OR s.last_success_at < now() - %(silence)s::float8 * interval '1 hour' THEN 'frozen'
-        WHEN s.consecutive_failures > 0 THEN 'failing'
-        ELSE 'fresh'
-    END AS state
+    discovery_state(s.is_paused, s.last_success_at, s.consecutive_failures, s.consecutive_failures,
+        %(failures)s::integer, %(silence)s::float8) AS state
 FROM discovery_sources AS s
 ORDER BY s.name
 LIMIT %(limit)s::integer
@@ -183,7 +200,9 @@ LIMIT %(limit)s::integer
 -- name: just_opened
 -- Drops of the last minutes, newest first.
 SELECT d.id, d.event_type, d.slot_id, d.starts_at, d.local_time, d.party_min, d.party_max,
-    d.payload, d.opened_at, d.closed_at, s.name AS source, v.venue_id, v.key, v.name, v.city
+    d.payload, d.opened_at, d.closed_at, s.name AS source, v.venue_id, v.key, v.name, v.city,
+    discovery_state(s.is_paused, s.last_success_at, s.consecutive_failures, s.consecutive_failures,
+        %(failures)s::integer, %(silence)s::float8) AS source_state
 FROM drop_events AS d
 JOIN venues AS v ON v.venue_id = d.venue_id
 JOIN discovery_sources AS s ON s.id = d.source_id
@@ -194,14 +213,17 @@ ORDER BY d.opened_at DESC, d.id DESC
 LIMIT %(limit)s::integer
 
 -- name: still_open
--- Slots that dropped before that and are open still, newest first.
-SELECT a.drop_id AS id, 'opened' AS event_type, a.slot_id, a.starts_at, a.local_time, a.party_min,
+-- Slots that dropped before that and are open still, newest first. What has begun is over.
+SELECT a.drop_id AS id, d.event_type, a.slot_id, a.starts_at, a.local_time, a.party_min,
     a.party_max, a.payload, a.opened_at, NULL::timestamptz AS closed_at, s.name AS source,
-    v.venue_id, v.key, v.name, v.city, a.missing_since
+    v.venue_id, v.key, v.name, v.city, a.missing_since,
+    discovery_state(s.is_paused, s.last_success_at, s.consecutive_failures, s.consecutive_failures,
+        %(failures)s::integer, %(silence)s::float8) AS source_state
 FROM availability_state AS a
+JOIN drop_events AS d ON d.id = a.drop_id AND d.opened_minute = a.drop_minute
 JOIN venues AS v ON v.venue_id = a.venue_id
 JOIN discovery_sources AS s ON s.id = v.source_id
-WHERE a.drop_id IS NOT NULL
+WHERE a.drop_id IS NOT NULL AND coalesce(a.starts_at > now(), true)
     AND a.opened_at <= now() - %(minutes)s::integer * interval '1 minute'
 ORDER BY a.opened_at DESC, a.bucket_id, a.slot_id
 LIMIT %(limit)s::integer
@@ -211,6 +233,8 @@ LIMIT %(limit)s::integer
 -- venue that drops all day counts less than one that never does.
 SELECT v.venue_id, v.key, v.name, v.city, s.name AS source, open.slots, open.newest,
     coalesce(t.drops, 0) AS drops_ever,
+    discovery_state(s.is_paused, s.last_success_at, s.consecutive_failures, s.consecutive_failures,
+        %(failures)s::integer, %(silence)s::float8) AS source_state,
     open.worth / ln(2.718281828 + coalesce(t.drops, 0)
         / greatest(1, extract(epoch FROM now() - v.created_at) / 86400)) AS score
 FROM (
@@ -218,7 +242,7 @@ FROM (
         sum(exp(-greatest(0, extract(epoch FROM now() - a.opened_at)) / 3600)) AS worth
     FROM (
         SELECT venue_id, opened_at FROM availability_state
-        WHERE drop_id IS NOT NULL
+        WHERE drop_id IS NOT NULL AND coalesce(starts_at > now(), true)
         ORDER BY opened_at DESC, bucket_id, slot_id
         LIMIT %(looked_at)s::integer
     ) AS a
@@ -273,14 +297,8 @@ SELECT count(*) FROM (SELECT FROM drop_events WHERE published_at IS NULL LIMIT 1
 -- The buckets of a window with how each is, all sources or one, in one query.
 SELECT b.bucket_id, s.name AS source, b.day, b.time_slot, b.open_slots, b.checked_at, b.changed_at,
     b.last_success_at, b.consecutive_failures,
-    CASE
-        WHEN s.is_paused THEN 'paused'
-        WHEN b.checked_at IS NULL THEN 'new'
-        WHEN s.consecutive_failures >= %(failures)s::integer
-            OR b.last_success_at < now() - %(silence)s::float8 * interval '1 hour' THEN 'frozen'
-        WHEN b.consecutive_failures > 0 THEN 'failing'
-        ELSE 'fresh'
-    END AS state
+    discovery_state(s.is_paused, b.last_success_at, s.consecutive_failures, b.consecutive_failures,
+        %(failures)s::integer, %(silence)s::float8) AS state
 FROM discovery_buckets AS b
 JOIN discovery_sources AS s ON s.id = b.source_id
 WHERE (b.day IS NULL OR b.day >= (now() AT TIME ZONE s.timezone)::date)
@@ -309,14 +327,8 @@ LIMIT %(limit)s::integer
 -- name: source_overview
 -- Sources with their state and what their buckets hold: those of some ids, or all of them.
 SELECT s.id, s.name AS source, s.consecutive_failures, s.last_success_at,
-    CASE
-        WHEN s.is_paused THEN 'paused'
-        WHEN s.last_success_at IS NULL THEN 'new'
-        WHEN s.consecutive_failures >= %(failures)s::integer
-            OR s.last_success_at < now() - %(silence)s::float8 * interval '1 hour' THEN 'frozen'
-        WHEN s.consecutive_failures > 0 THEN 'failing'
-        ELSE 'fresh'
-    END AS state,
+    discovery_state(s.is_paused, s.last_success_at, s.consecutive_failures, s.consecutive_failures,
+        %(failures)s::integer, %(silence)s::float8) AS state,
     coalesce(held.open_slots, 0) AS open_slots, held.buckets
 FROM discovery_sources AS s
 CROSS JOIN LATERAL (
@@ -411,6 +423,7 @@ WHERE n.watch_id = %(watch)s AND n.state = 'pending' AND n.due_at <= now()
         JOIN availability_state AS a
             ON a.bucket_id = d.bucket_id AND a.slot_id = d.slot_id AND a.drop_id = d.id
         WHERE d.id = n.drop_id AND d.opened_minute = n.drop_minute AND d.closed_at IS NULL
+            AND coalesce(d.starts_at > now(), true)
     )
 
 -- name: claim_message
@@ -588,3 +601,41 @@ UPDATE discovery_sources SET
     next_poll_at = now() + %(pause)s::float8 * interval '1 second',
     validators = coalesce(%(memory)s::jsonb, validators)
 WHERE id = %(source)s::bigint AND lease_owner = %(lease)s::text
+
+-- name: note_calendars
+-- Whether a source is polled by calendar: settled by its first poll.
+UPDATE discovery_sources SET is_by_calendar = coalesce(is_by_calendar, %(by_calendar)s)
+WHERE id = %(source)s
+RETURNING is_by_calendar
+
+-- name: forget_calendars
+-- Calendars of standing buckets that have not answered for long go, and what they showed with them.
+WITH held AS MATERIALIZED (
+    SELECT b.bucket_id FROM discovery_buckets AS b
+    WHERE b.day IS NULL AND EXISTS (
+        SELECT FROM bucket_calendars AS k
+        WHERE k.bucket_id = b.bucket_id AND k.calendar <> '' AND k.polled_at < %(before)s
+    )
+    ORDER BY b.bucket_id
+    FOR NO KEY UPDATE SKIP LOCKED
+), silent AS (
+    DELETE FROM bucket_calendars AS k USING held
+    WHERE k.bucket_id = held.bucket_id AND k.calendar <> '' AND k.polled_at < %(before)s
+    RETURNING k.bucket_id, k.calendar
+), gone AS (
+    DELETE FROM availability_state AS a USING silent
+    WHERE a.bucket_id = silent.bucket_id AND a.calendar = silent.calendar
+    RETURNING a.bucket_id
+), counted AS (
+    UPDATE discovery_buckets AS b SET open_slots = b.open_slots - of_bucket.slots
+    FROM (SELECT bucket_id, count(*) AS slots FROM gone GROUP BY bucket_id) AS of_bucket
+    WHERE b.bucket_id = of_bucket.bucket_id
+)
+SELECT count(*) FROM silent
+
+-- name: begin_anew
+-- A source shows something else from now on: its buckets go, and the next poll is a baseline.
+WITH gone AS (
+    DELETE FROM discovery_buckets WHERE source_id = %(source)s RETURNING bucket_id
+)
+UPDATE discovery_sources SET is_by_calendar = NULL, validators = '{}' WHERE id = %(source)s

@@ -1,6 +1,6 @@
 """A filled catalog, and a process that remembers nothing between tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -8,16 +8,8 @@ from config import caching
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process(settings) -> Iterator[None]:
+def _fresh(fresh_process: None) -> None:
     """Each test starts as a process that has seen nothing, and as callers without a limit."""
-    settings.REST_FRAMEWORK = {
-        **settings.REST_FRAMEWORK,
-        "DEFAULT_THROTTLE_RATES": {"address": "off", "token": "off"},
-    }
-    settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
-    caching.forget()
-    yield
-    caching.forget()
 
 
 @pytest.fixture

@@ -183,6 +183,43 @@ def test_a_failed_poll_closes_nothing_and_freezes(show, settings):
     assert set(Bucket.objects.values_list("consecutive_failures", flat=True)) == {0}
 
 
+def test_a_failed_poll_counts_once_and_not_when_it_is_old(show):
+    show(5, "a")
+    source = Source.objects.get()
+    for minute in (6, 6, 3):
+        at = show.begun + timedelta(minutes=minute)
+        actions.record_failure(source=source, at=at, error="HTTP 502")
+    source.refresh_from_db()
+    assert source.consecutive_failures == 1
+
+
+def test_there_are_only_so_many_sources(show, settings):
+    settings.DISCOVERY_SOURCES_LIMIT = 1
+    show(0, "a")
+    with pytest.raises(actions.TooManySources):
+        show(0, "a", source="another")
+
+
+def test_polls_of_the_past_make_only_so_many_days(show, monkeypatch):
+    monkeypatch.setattr(actions, "PAST_DAYS", 3)
+    show(0, "a")
+    long_ago = show.begun - timedelta(days=400)
+
+    def old(minute, *slots):
+        day = long_ago + timedelta(days=1)
+        actions.record_source_poll(
+            polls.Poll(
+                "old",
+                long_ago + timedelta(minutes=minute),
+                [polls.Slot(slot, "v", day) for slot in slots],
+            )
+        )
+
+    old(0, "a")
+    with pytest.raises(polls.InvalidPoll, match="too far back"):
+        old(1, "a", "b")
+
+
 class TestCalendars:
     def test_a_calendar_that_did_not_answer_is_left_alone(self, show):
         show(0, "v:a", "w:b", calendars=["v", "w"])
@@ -203,6 +240,36 @@ class TestCalendars:
         report = show(1, "w:b", calendars=["v", "w"])
         assert (report.closed, report.counts["quarantined"]) == (["c"], 1)
 
+    def test_a_source_is_polled_by_calendar_or_not(self, show):
+        show(0, "v:a", calendars=["v"])
+        with pytest.raises(polls.InvalidPoll, match="calendars"):
+            show(1, "v:a")
+        actions.begin_anew(source_id=Source.objects.get().pk)
+        assert show(2, "v:a").counts["baseline"] == 1
+        with pytest.raises(polls.InvalidPoll, match="calendars"):
+            show(3, "v:a", calendars=["v"])
+
+    def test_a_slot_that_moves_to_another_calendar_breaks_nothing(self, show):
+        show(0, "v:a", calendars=["v", "w"])
+        show(1, "w:a", calendars=["w"])  # v has it still, for all we know
+        report = show(2, "w:a", calendars=["v", "w"])
+        assert (report.opened, report.closed, open_slots()) == ([], [], {"a"})
+        assert show(3, calendars=["v", "w"]).closed == ["a"]
+
+    def test_a_calendar_of_a_standing_bucket_that_falls_silent_is_forgotten(self, show):
+        actions.ensure_source(name="bikes", window_days=0)
+        show(0, "v:a", "w:b", source="bikes", calendars=["v", "w"])
+        Calendar.objects.filter(calendar="w").update(polled_at=timezone.now() - timedelta(days=8))
+        assert actions.forget_calendars() == 1
+        assert open_slots() == {"a"}
+        assert Bucket.objects.get().open_slots == 1
+
+    def test_a_venue_that_answers_is_seen_though_it_has_nothing(self, show):
+        show(0, "v:a", calendars=["v", "w"])
+        show(120, "v:a", calendars=["v", "w"])
+        seen = Venue.objects.get(key="w").last_seen_at
+        assert seen == show.begun + timedelta(minutes=120)
+
     def test_slots_of_a_late_calendar_are_not_taken(self, show):
         show(5, "v:a", calendars=["v"])
         show(2, "w:b", calendars=["w"])
@@ -216,8 +283,10 @@ def test_more_slots_than_the_cap_are_left_out_and_counted(show, settings):
     show(0, "b", "c")
     report = show(1, "a", "b", "c", "d", "e")
     assert (report.opened, report.counts["left_out"]) == (["a"], 2)
-    report = show(2, "b", "d", "e")  # two places are free again
-    assert (report.closed, report.opened) == (["a", "c"], ["d", "e"])
+    # Two places are free again; d and e were there before, for all anybody knows.
+    report = show(2, "b", "d", "e")
+    assert (report.closed, report.opened, report.counts["baseline"]) == (["a", "c"], [], 2)
+    assert show(3, "b", "d", "f").opened == ["f"]
 
 
 def test_slots_of_no_day_in_the_window_are_outside(show, settings):

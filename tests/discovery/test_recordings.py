@@ -51,7 +51,7 @@ def test_a_recording_gives_what_the_oracle_says(name, how, feeder, rules):
     polls, length, special = RECORDINGS[name]
     rule = rules(Rules(**(PLAIN if how == "plain" else CAUTIOUS) | special, zone=BERLIN))
     oracles: dict[str, Oracle] = {}
-    events = 0
+    events = spared = 0
     for source, polled_at, answered in islice(polls(), length):
         if source not in oracles:
             oracles[source] = Oracle(rule)
@@ -63,6 +63,7 @@ def test_a_recording_gives_what_the_oracle_says(name, how, feeder, rules):
         opened, closed = oracles[source].poll(polled_at, answered)
         assert (set(got["opened"]), set(got["closed"])) == (opened, closed), polled_at
         events += len(opened) + len(closed)
+        spared += got["spared"]
     for source, oracle in oracles.items():
         shown = Availability.objects.filter(bucket__source__name=source, bucket__checked_at=None)
         assert not shown.exists()
@@ -71,7 +72,8 @@ def test_a_recording_gives_what_the_oracle_says(name, how, feeder, rules):
             Availability.objects.filter(bucket__source=known).values_list("slot_id", flat=True)
         )
         assert held == {slot for each in oracle.calendars.values() for slot in each.open}
-    assert events > 10
+    assert events
+    assert spared == sum(oracle.spared for oracle in oracles.values())
     assert not DropEvent.objects.filter(published_at=None).exists()
 
 
