@@ -35,6 +35,8 @@ DECLARE
     first_time text[];
     local_hour integer;
     was_full boolean;
+    resumed bigint[];
+    resumed_minutes timestamptz[];
 BEGIN
     SELECT b.source_id, s.timezone, b.is_full INTO of_source, zone, was_full
     FROM discovery_buckets AS b JOIN discovery_sources AS s ON s.id = b.source_id
@@ -150,14 +152,17 @@ BEGIN
             closed_at = excluded.closed_at, opened_at = excluded.opened_at,
             drop_id = excluded.drop_id, drop_minute = excluded.drop_minute
         RETURNING c.slot_id
+    ), unknown AS MATERIALIZED (
+        SELECT given.* FROM given
+        WHERE NOT EXISTS (SELECT FROM known WHERE known.slot_id = given.slot_id)
     ), appeared AS MATERIALIZED (
-        -- What comes into a bucket that could not hold all may have been there all along.
-        SELECT given.*, was_full OR coalesce(given.calendar = ANY (first_time), false) AS is_baseline,
-            row_number() OVER (ORDER BY given.slot_id) AS place
-        FROM given
-        WHERE NOT EXISTS (
+        -- A slot may stand under a calendar that did not answer: it is open, then. What comes into a bucket that could not hold all may have been there all along.
+        SELECT u.*, was_full OR coalesce(u.calendar = ANY (first_time), false) AS is_baseline,
+            row_number() OVER (ORDER BY u.slot_id) AS place
+        FROM unknown AS u
+        WHERE whole OR NOT EXISTS (
             SELECT FROM availability_state AS a
-            WHERE a.bucket_id = bucket AND a.slot_id = given.slot_id
+            WHERE a.bucket_id = bucket AND a.slot_id = u.slot_id
         )
     ), fresh AS MATERIALIZED (
         SELECT a.*, c.closed_at AS closed_before, c.opened_at AS opened_before,
@@ -181,18 +186,6 @@ BEGIN
         ON CONFLICT (bucket_id, slot_id, venue_id, opened_minute) DO UPDATE SET closed_at = NULL
         RETURNING d.id, d.slot_id, d.venue_id, d.local_time, d.opened_at, d.opened_minute,
             d.opened_at = polled AS is_new
-    ), resumed AS (
-        UPDATE drop_events AS d SET closed_at = NULL
-        FROM fresh
-        WHERE fresh.flickers AND d.id = fresh.drop_before AND d.opened_minute = fresh.minute_before
-        RETURNING d.id
-    ), revived AS (
-        -- Who was not told because it had closed is told after all.
-        UPDATE user_notifications AS n SET state = 'pending', already_gone = false, due_at = now()
-        FROM fresh
-        WHERE fresh.flickers AND n.drop_id = fresh.drop_before
-            AND n.drop_minute = fresh.minute_before AND n.state = 'gone'
-        RETURNING n.id
     ), entered AS (
         INSERT INTO availability_state (
             bucket_id, slot_id, venue_id, calendar, starts_at, local_time, party_min, party_max,
@@ -287,7 +280,23 @@ BEGIN
         (SELECT count(*) FROM missed),
         (SELECT count(*) FROM answered WHERE doubted),
         (SELECT count(*) FROM fresh WHERE flickers) + (SELECT count(*) FROM back),
-        (SELECT count(*) FROM appeared) - (SELECT count(*) FROM fresh)
-    INTO outcome, opened, closed, baseline, unchanged, missing, quarantined, spared, left_out;
+        (SELECT count(*) FROM appeared) - (SELECT count(*) FROM fresh),
+        (SELECT array_agg(drop_before ORDER BY slot_id) FROM fresh
+            WHERE flickers AND drop_before IS NOT NULL),
+        (SELECT array_agg(minute_before ORDER BY slot_id) FROM fresh
+            WHERE flickers AND drop_before IS NOT NULL)
+    INTO outcome, opened, closed, baseline, unchanged, missing, quarantined, spared, left_out,
+        resumed, resumed_minutes;
+
+    -- Openings that go on; and who was not told of them because they had closed is told after all.
+    -- Apart, because these statements look into every partition, and there are such openings rarely.
+    IF resumed IS NOT NULL THEN
+        UPDATE drop_events AS d SET closed_at = NULL
+        FROM unnest(resumed, resumed_minutes) AS r (id, opened_minute)
+        WHERE d.id = r.id AND d.opened_minute = r.opened_minute;
+        UPDATE user_notifications AS n SET state = 'pending', already_gone = false, due_at = now()
+        FROM unnest(resumed, resumed_minutes) AS r (id, opened_minute)
+        WHERE n.drop_id = r.id AND n.drop_minute = r.opened_minute AND n.state = 'gone';
+    END IF;
     RETURN NEXT;
 END $fn$;

@@ -84,6 +84,8 @@ CREATE INDEX user_notifications_open ON user_notifications (watch_id, id)
 CREATE INDEX user_notifications_user ON user_notifications (user_id, id DESC);
 CREATE INDEX user_notifications_dead ON user_notifications (id DESC) WHERE state = 'dead';
 CREATE INDEX user_notifications_told ON user_notifications (watch_id, told_at);
+-- What is told after all where its slot comes back.
+CREATE INDEX user_notifications_gone ON user_notifications (drop_id) WHERE state = 'gone';
 
 -- The watches that a drop fits: those that name its venue, and of those that name none the ones of
 -- its source or of any. `starts_at` NULL (free now) fits every date and time.

@@ -629,3 +629,17 @@ def test_a_slow_receiver_keeps_no_other_waiting(town, hook, by_hook, fork, setti
         assert sorted(states()) == ["sending", "sent"]
         slow.held.set()
         until(lambda: states() == ["sent", "sent"])
+
+
+def test_what_comes_back_inside_the_cooldown_is_told_after_all(town, hook, by_hook, settings):
+    settings.DISCOVERY_CLOSE_AFTER_MISSES = 1
+    settings.DISCOVERY_COOLDOWN_SECONDS = 3_600
+    by_hook()
+    town.open("a")
+    town.close("a")
+    deliver()
+    assert (hook.calls, UserNotification.objects.get().state) == ([], "gone")
+    town.open("a")
+    assert deliver() == 1
+    assert [drop["slot_id"] for drop in hook.calls[0].data["drops"]] == ["a"]
+    assert UserNotification.objects.get().state == "sent"
