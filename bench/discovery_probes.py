@@ -65,7 +65,7 @@ def tick(*, rounds: int, orm_buckets: int) -> dict:
     return {
         "seconds": median(seconds),
         "worst": max(seconds),
-        "statements_per_bucket": _statements("%discovery_record_poll%") / rounds / 28,
+        "statements_per_bucket": _statements("%discovery_record_poll%") / (rounds + 1) / 28,
         "orm_seconds": _through_the_orm(orm_buckets, _read_compare_write) / orm_buckets * 28,
         "orm_bulk_seconds": _through_the_orm(orm_buckets, _in_bulk) / orm_buckets * 28,
         "orm_buckets_measured": orm_buckets,
@@ -82,8 +82,9 @@ def tick_for(*, seconds: float, every: float, buckets: int) -> dict:
     """Ticks of the first buckets alone, published, for a while."""
     _plain()
     times, end = [], time.monotonic() + seconds
+    turn = int(time.time() * 10)
     while (started := time.monotonic()) < end:
-        turn = int(time.time() * 10)
+        turn += 1
         polled_at = timezone.now()
         for bucket in _buckets()[:buckets]:
             began = time.perf_counter()
@@ -168,7 +169,8 @@ def watches(*, watches: int, samples: int) -> dict:
 
 
 def prune() -> dict:
-    """The daily removal of drops that have expired."""
+    """The daily removal of drops that have expired; the longest retention, so that history stays."""
+    settings.DROP_EVENTS_RETENTION_DAYS = 30
     expired = sum(_rows(part.name) for part in tables.expired("drop_events"))
     started = time.perf_counter()
     [done] = retention.prune(["drop_events"])
