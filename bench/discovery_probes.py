@@ -169,7 +169,7 @@ def watches(*, watches: int, samples: int) -> dict:
 
 
 def prune() -> dict:
-    """The daily removal of drops that have expired; the longest retention, so that history stays."""
+    """The daily removal of what has expired; with the longest retention, so that history stays."""
     settings.DROP_EVENTS_RETENTION_DAYS = 30
     expired = sum(_rows(part.name) for part in tables.expired("drop_events"))
     started = time.perf_counter()
