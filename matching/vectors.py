@@ -1,9 +1,10 @@
 """The nearest vectors of a side that pass a filter: never fewer than exist, whatever the filter.
 
-Three routes, by the estimated number of rows that pass. `exact` compares them all. `coded` scans
-their 4-bit codes by Hamming distance and compares the best few thousand exactly. `graph` walks the
-HNSW index without the filter and filters what it brought: if enough pass, those are the nearest,
-however filter and vectors hang together; if too few do, `coded` goes over all rows that pass.
+Three routes, by the estimated number of rows that pass. `exact` compares them all, up to
+EXACT_ROWS. `coded`, beyond that, scans their 4-bit codes by Hamming distance and compares the best
+few thousand exactly. `graph` walks the HNSW index without the filter and filters what it brought:
+if enough pass, those are the nearest, however filter and vectors hang together; else one of the
+others follows.
 (Letting the index filter while it walks, pgvector's iterative scan, finds 61-68 % where filter and
 vectors correlate.)
 """
