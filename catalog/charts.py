@@ -22,7 +22,7 @@ HOLDS_DAYS = 7
 
 
 def product_lines(slug: str) -> list[SellerSummary]:
-    """Every line of a product: by currency, staff's order of sellers, then freshest first.
+    """Every line of a product: by currency, staff's order of sellers, then freshest, then by name.
 
     A listing that its seller no longer shows is neither available nor on preorder, as on the cards.
     """
@@ -39,6 +39,7 @@ def product_lines(slug: str) -> list[SellerSummary]:
             line.currency,
             ranks.get(line.seller, last),
             -line.last_at.timestamp(),
+            line.seller,
         )
     )
     return lines

@@ -94,6 +94,8 @@ INSTALLED_APPS = [
     "catalog",
     "matching",
     "discovery",
+    "counters",
+    "feeds",
 ]
 
 MIDDLEWARE = [
@@ -256,6 +258,8 @@ SPECTACULAR_SETTINGS = {
         "DropStateEnum": "discovery.api.serializers.STATES",
         "SourceStateEnum": "discovery.api.serializers.SOURCE_STATES",
         "PollOutcomeEnum": "discovery.api.serializers.OUTCOMES",
+        "ItemKindEnum": "matching.api.serializers.KINDS",
+        "PostKindEnum": "feeds.api.serializers.KINDS",
         "WatchNotificationStateEnum": "discovery.api.watch_serializers.NOTIFICATION_STATES",
     },
 }
@@ -345,12 +349,22 @@ UNFOLD = {
                 ],
             },
             {
+                "title": "Feeds",
+                "items": [
+                    _screen("Timelines", "dynamic_feed", "feeds", "feedstate"),
+                    _screen("Posts", "article", "feeds", "post"),
+                    _screen("People", "group", "feeds", "profile"),
+                    _screen("Counts", "tag", "counters", "counterstate"),
+                    _screen("Dead letters", "unsubscribe", "counters", "deadletter"),
+                ],
+            },
+            {
                 "title": "Operations",
                 "items": [
                     _screen("Jobs", "schedule", "config", "jobrun"),
                     _screen("Read models", "database", "config", "readmodelstate"),
                     _screen("Queue", "inbox", "django_q", "ormq"),
-                    _screen("Counters", "tag", "config", "tally"),
+                    _screen("Tallies", "pin", "config", "tally"),
                 ],
             },
             {
@@ -497,3 +511,33 @@ EMAIL_URL = env.str("EMAIL_URL", default="")
 vars().update(env.email_url_config(EMAIL_URL or "smtp://localhost:25"))
 EMAIL_TIMEOUT = OUTGOING_TIMEOUT_SECONDS
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Spyglass <spyglass@localhost>")
+
+# --- Counters ---------------------------------------------------------------------------------
+
+# How counts are kept: inline (added at once, unless somebody else writes to the same row) or
+# deferred (added by the fold). COUNTERS_MODES names exceptions: posts.likes_count=deferred,…
+COUNTERS_MODE = env.str("COUNTERS_MODE", default="inline")
+COUNTERS_MODES = env.dict("COUNTERS_MODES", default={})
+COUNTERS_WORKERS = env.int("COUNTERS_WORKERS", default=1)  # processes of one `manage.py worker`
+COUNTERS_FOLD_SECONDS = env.float("COUNTERS_FOLD_SECONDS", default=1)
+# Batches of events, of 500 at most, that may wait; beyond it events are refused with 503.
+COUNTERS_STREAM_LIMIT = env.int("COUNTERS_STREAM_LIMIT", default=20_000)
+COUNTERS_DEAD_LETTERS_DAYS = env.int("COUNTERS_DEAD_LETTERS_DAYS", default=30)
+
+# --- Feeds ------------------------------------------------------------------------------------
+
+# How posts come to those who follow: pull (looked up when read), push (delivered when posted),
+# hybrid (delivered, but for authors with many followers and readers who are idle).
+FEEDS_MODE = env.str("FEEDS_MODE", default="hybrid")
+FEEDS_CAP = env.int("FEEDS_CAP", default=1_000)  # posts that a kept timeline holds at least
+FEEDS_PULL_FOLLOWERS = env.int("FEEDS_PULL_FOLLOWERS", default=20_000)  # of an author who is pulled
+# From so many followers on, an author is pulled as well whose posts would be written more often a
+# day than the followers read.
+FEEDS_PULL_CONSIDERED = env.int("FEEDS_PULL_CONSIDERED", default=2_000)
+FEEDS_IDLE_DAYS = env.int("FEEDS_IDLE_DAYS", default=14)  # without reading: the timeline is dropped
+FEEDS_WORKERS = env.int("FEEDS_WORKERS", default=1)  # processes of one `manage.py worker`
+FEEDS_CACHE_SECONDS = env.int("FEEDS_CACHE_SECONDS", default=60)  # of computed timelines
+FEEDS_FOLLOWING_LIMIT = env.int("FEEDS_FOLLOWING_LIMIT", default=10_000)  # whom one may follow
+FEEDS_SEARCH_BACKEND = env.str("FEEDS_SEARCH_BACKEND", default="feeds.search.PostgresBackend")
+# Where a feed worker listens for new posts; see MATCHING_LISTEN_URL.
+FEEDS_LISTEN_URL = env.str("FEEDS_LISTEN_URL", default=MATCHING_LISTEN_URL)

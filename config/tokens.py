@@ -22,6 +22,8 @@ SCOPES = {
     "ingest": "Write price snapshots and other observations.",
     "items": "Post items, find their counterparts, and see what is one's own.",
     "watches": "Watch openings and be told of them.",
+    "feeds": "Post, follow, like and comment, and read one's timeline.",
+    "events": "Report views and impressions.",
     "read": "Read, where reads are not public.",
     "metrics": "Read /metrics from another host.",
 }

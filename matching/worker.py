@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any, Self
 
-import psycopg
 from django.conf import settings
 from django.db import (
     DatabaseError,
@@ -29,7 +28,7 @@ from django.db import (
 
 from config import runs
 from config.embeddings import EmbedderError
-from config.sqlfiles import queries
+from config.listening import Ear
 from matching import badges, embedding, engine, features, metrics, pairs, queue, text, vectors
 from matching.kinds import COUNTERPARTS
 from matching.models import Item, MatchJob
@@ -44,7 +43,7 @@ BEAT_SECONDS = 15
 ALIVE_SECONDS = 30 + BEAT_SECONDS
 HEARTBEAT_SECONDS = 10  # of a lease of 30 s
 RESCUE_SECONDS = 2
-LISTEN_AGAIN_SECONDS = 30
+CHANNEL = "match_jobs"
 SAMPLED_NEIGHBOURS = 10
 _PAUSES = (0.5, 2, 5)  # between attempts to store the end of an attempt
 
@@ -57,7 +56,7 @@ def work(stop: threading.Event, *, overdue: Callable[[], None]) -> None:
     """
     beat_due = rescue_due = 0.0
     _warm_up()
-    with _Heart(overdue) as heart, contextlib.closing(_Ear()) as ear:
+    with _Heart(overdue) as heart, Ear(settings.MATCHING_LISTEN_URL, CHANNEL, WORKER) as ear:
         while not stop.is_set():
             try:
                 close_old_connections()
@@ -313,54 +312,3 @@ class _Heart(threading.Thread):
         except Error as error:
             logger.warning("match job %s: heartbeat failed: %s", job.task_id, error)
             connection.close()
-
-
-class _Ear:
-    """Hears that there are new jobs, where the worker may listen."""
-
-    def __init__(self) -> None:
-        self._url = settings.MATCHING_LISTEN_URL
-        self._line: psycopg.Connection | None = None
-        self._again = 0.0  # monotonic: when to try after a failure
-
-    def forget(self) -> None:
-        """Let go of what was said until now: a look at the queue follows. Connects at first."""
-        if self._line is None and self._url and time.monotonic() >= self._again:
-            self._connect()
-        self._hear(0)
-
-    def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Wait until something new is said, or for so long."""
-        end = time.monotonic() + seconds
-        # In short turns, as only between them a signal can end it.
-        while not stop.is_set() and (left := end - time.monotonic()) > 0:
-            if self._line is None:
-                stop.wait(left)
-            elif self._hear(min(left, 0.5)):
-                return
-
-    def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-
-    def _connect(self) -> None:
-        self._again = time.monotonic() + LISTEN_AGAIN_SECONDS
-        try:
-            self._line = psycopg.connect(
-                self._url, autocommit=True, application_name=WORKER, connect_timeout=5
-            )
-            self._line.execute(queries("matching")["listen"])
-        except psycopg.Error as error:
-            logger.warning("cannot listen for match jobs, so polls: %s", error)
-            self.close()
-
-    def _hear(self, seconds: float) -> bool:
-        if self._line is None:
-            return False
-        try:
-            return bool(list(self._line.notifies(timeout=seconds, stop_after=1)))
-        except psycopg.Error as error:
-            logger.warning("cannot listen for match jobs any more: %s", error)
-            self.close()
-            return False

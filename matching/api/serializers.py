@@ -33,6 +33,7 @@ Q_LENGTH = 300
 SHOWN_LENGTH = 100  # of a name that is no field
 MAX_RADIUS_M = 500_000
 # The settings name these for the OpenAPI document.
+KINDS = Kind.values
 ITEM_STATUSES = Item.Status.values
 MATCH_STATES = Match.State.values
 JOB_STATES = MatchJob.State.values

@@ -330,10 +330,6 @@ SELECT
 -- Tells the match workers, when the transaction commits, that there is something to do.
 SELECT pg_notify('match_jobs', '')
 
--- name: listen
--- Hears what wake_workers says, on a connection that PgBouncer does not share.
-LISTEN match_jobs
-
 -- name: claim_job
 -- Takes the most urgent job that waits, the attempt being counted before it starts.
 UPDATE match_jobs SET

@@ -1,0 +1,141 @@
+"""The statements that keep a counter, composed from its declaration.
+
+All of them end in the same step, `apply`: add what changed to the targets' columns. It locks the
+targets in the order of their ids, and only those that nobody else holds: what cannot be added
+now, because somebody holds the row or because the column would fall below zero (what makes up for
+that waits still), goes to `counter_deltas`, and the next fold adds it. So no writer waits for
+another one's count, no two of them can deadlock over their targets, whatever order they come in,
+and column + waiting is exact at every moment. What belongs to a target that is gone is dropped.
+
+Names in the text come from models and declarations, never from a request.
+"""
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from counters.declared import Counter, _Declared
+
+# Above it the arrays are planned for by their length: with the plan for a few, joins are nested.
+FEW_TARGETS = 200
+
+
+def apply(counter: "_Declared", ids: str, numbers: str) -> str:
+    """Adds `numbers` to the targets `ids`; both are SQL for arrays of bigint, each target once."""
+    target, column, primary_key = (
+        _quoted(counter.table),
+        _quoted(counter.column),
+        _quoted(counter.primary_key),
+    )
+    return f"""
+WITH change AS MATERIALIZED (
+    SELECT id, n FROM unnest({ids}, {numbers}) AS given (id, n)
+), free AS MATERIALIZED (
+    SELECT t.{primary_key} AS id
+    FROM {target} AS t JOIN change ON t.{primary_key} = change.id
+    ORDER BY t.{primary_key}
+    FOR NO KEY UPDATE OF t SKIP LOCKED
+), done AS (
+    UPDATE {target} AS t SET {column} = t.{column} + change.n
+    FROM change JOIN free USING (id)
+    WHERE t.{primary_key} = change.id AND t.{column} + change.n >= 0
+    RETURNING t.{primary_key} AS id
+)
+INSERT INTO counter_deltas (counter_key, target_id, delta)
+SELECT {counter.key}, change.id, change.n FROM change
+WHERE NOT EXISTS (SELECT FROM done WHERE done.id = change.id)
+    AND EXISTS (SELECT FROM {target} AS t WHERE t.{primary_key} = change.id)"""  # noqa: S608
+
+
+def trigger(counter: "Counter", operation: str) -> str:
+    """The body of the trigger on the counter's source; variables ids, numbers, how."""
+    key = _quoted(counter.source_column)
+    where = f"({counter.where}) AND {key} IS NOT NULL"
+    inserted = f"SELECT {key} AS id, 1 AS n FROM new_rows WHERE {where}"  # noqa: S608
+    deleted = f"SELECT {key} AS id, -1 AS n FROM old_rows WHERE {where}"  # noqa: S608
+    rows = {
+        "insert": inserted,
+        "delete": deleted,
+        "update": f"{inserted} UNION ALL {deleted}",
+        "truncate": deleted.replace("old_rows", _quoted(counter.source._meta.db_table)),
+    }[operation]
+    return f"""
+SELECT array_agg(id ORDER BY id), array_agg(n ORDER BY id) INTO ids, numbers
+FROM (SELECT id, sum(n) AS n FROM ({rows}) AS one GROUP BY id HAVING sum(n) <> 0) AS change;
+IF ids IS NULL THEN
+    RETURN NULL;
+END IF;
+SELECT mode INTO how FROM counter_states WHERE counter_key = {counter.key};
+IF how = 'deferred' THEN
+    INSERT INTO counter_deltas (counter_key, target_id, delta)
+    SELECT {counter.key}, id, n FROM unnest(ids, numbers) AS change (id, n);
+ELSIF cardinality(ids) <= {FEW_TARGETS} THEN{apply(counter, "ids", "numbers")};
+ELSE
+    EXECUTE $apply${apply(counter, "$1", "$2")}$apply$ USING ids, numbers;
+END IF;
+RETURN NULL;"""  # noqa: S608
+
+
+def compare(counter: "Counter", *, mend: bool) -> str:
+    """Compares a part of the targets with the source, in one snapshot; writes no target.
+
+    Parameters: after, until (ids; the part is what lies between), samples. One row: compared,
+    wrong, the sum of what is wrong, waiting, samples as arrays (ids, stored, right). With `mend`
+    what is missing is appended as a delta: it stays right whatever is written meanwhile.
+    """
+    target, source = _quoted(counter.table), _quoted(counter.source._meta.db_table)
+    column, key = _quoted(counter.column), _quoted(counter.source_column)
+    primary_key = _quoted(counter.primary_key)
+    mended = f"""
+, mended AS (
+    INSERT INTO counter_deltas (counter_key, target_id, delta)
+    SELECT {counter.key}, id, truth - value FROM wrong
+)"""  # noqa: S608
+    return f"""
+WITH truth AS (
+    SELECT {key} AS id, count(*) AS n FROM {source}
+    WHERE {key} > %(after)s AND {key} <= %(until)s AND ({counter.where})
+    GROUP BY {key}
+), waiting AS (
+    SELECT target_id AS id, sum(delta) AS n FROM counter_deltas
+    WHERE counter_key = {counter.key} AND target_id > %(after)s AND target_id <= %(until)s
+    GROUP BY target_id
+), compared AS (
+    SELECT t.{primary_key} AS id, coalesce(truth.n, 0) AS truth,
+        t.{column} + coalesce(waiting.n, 0) AS value, waiting.n IS NOT NULL AS waits
+    FROM {target} AS t
+    LEFT JOIN truth ON truth.id = t.{primary_key}
+    LEFT JOIN waiting ON waiting.id = t.{primary_key}
+    WHERE t.{primary_key} > %(after)s AND t.{primary_key} <= %(until)s
+), wrong AS MATERIALIZED (
+    SELECT id, truth, value FROM compared WHERE truth <> value
+){mended if mend else ""}
+SELECT (SELECT count(*) FROM compared), count(*), coalesce(sum(abs(truth - value)), 0),
+    (SELECT count(*) FROM compared WHERE waits),
+    (array_agg(id ORDER BY id))[:%(samples)s], (array_agg(value ORDER BY id))[:%(samples)s],
+    (array_agg(truth ORDER BY id))[:%(samples)s]
+FROM wrong"""  # noqa: S608
+
+
+def part_end(counter: "Counter") -> str:
+    """The last id of the next part of the targets. Parameters: after, rows."""
+    return (
+        f"SELECT max(id) FROM (SELECT {_quoted(counter.primary_key)} AS id"  # noqa: S608
+        f" FROM {_quoted(counter.table)} WHERE {_quoted(counter.primary_key)} > %(after)s"
+        " ORDER BY 1 LIMIT %(rows)s) AS part"
+    )
+
+
+def exact(counter: "_Declared") -> str:
+    """Column and waiting of some targets, in one snapshot: (id, value). Parameter: ids."""
+    primary_key = _quoted(counter.primary_key)
+    return f"""
+SELECT t.{primary_key}, t.{_quoted(counter.column)} + coalesce((
+    SELECT sum(d.delta) FROM counter_deltas AS d
+    WHERE d.counter_key = {counter.key} AND d.target_id = t.{primary_key}), 0)::bigint
+FROM {_quoted(counter.table)} AS t WHERE t.{primary_key} = ANY (%(ids)s)"""  # noqa: S608
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()
