@@ -140,7 +140,7 @@ def _watches(bench: Bench, database: str) -> Figure:
 
 
 def _pollers(bench: Bench, database: str) -> list[Figure]:
-    """1,000 clients that ask every 5 seconds, while a source drops slots every 2 seconds."""
+    """1,000 clients that ask every 5 seconds, while a source drops 40 slots every 2 seconds."""
     with web.server(bench, database) as port:
         plan = {"port": port, "clients": POLLERS, "every": 5, "seconds": 40}
         clients = subprocess.Popen(
@@ -184,9 +184,9 @@ def _pollers(bench: Bench, database: str) -> list[Figure]:
 
 
 def _prune(bench: Bench, database: str) -> list[Figure]:
-    """Three days that have expired, a million drops, beside a source that goes on ticking."""
+    """A day that has expired, a million drops, beside a source that goes on ticking."""
     rows = min(EXPIRED, bench.rows)
-    make_history(bench, database, rows=rows, days=3, since=40)
+    make_history(bench, database, rows=rows, days=1, since=31)
     waits, over = [0.0], threading.Event()
 
     def watch() -> None:

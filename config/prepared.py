@@ -12,6 +12,7 @@ import orjson
 from django.db import connection
 from django.db.backends.postgresql.base import ServerBindingCursor
 from django.db.backends.utils import CursorWrapper
+from psycopg.types.datetime import TimestamptzLoader
 
 
 def fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple]:
@@ -25,11 +26,22 @@ def fetch(statement: str, parameters: Mapping[str, Any]) -> list[tuple]:
         return cursor.fetchall()
 
 
+def fetch_dicts(statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same as one dict a row, by the names of the columns."""
+    with _cursor() as cursor:
+        cursor.execute(statement, parameters)
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def _cursor() -> CursorWrapper:
     if connection.queries_logged:  # whose log needs the text with its parameters
         return connection.cursor()
     connection.ensure_connection()
-    return connection.make_cursor(ServerBindingCursor(connection.connection))
+    cursor = ServerBindingCursor(connection.connection)
+    # psycopg's own loader is C; Django's, which does the same here (the zone is UTC), takes 14 µs.
+    cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
+    return connection.make_cursor(cursor)
 
 
 def array(values: Iterable[Any]) -> str:
@@ -37,7 +49,8 @@ def array(values: Iterable[Any]) -> str:
 
     Numbers, None and text without control characters: JSON's list, in braces.
     """
-    return f"{{{orjson.dumps(list(values)).decode()[1:-1]}}}"
+    listed = values if isinstance(values, list) else list(values)
+    return f"{{{orjson.dumps(listed).decode()[1:-1]}}}"
 
 
 def json(value: Any) -> str:

@@ -123,12 +123,12 @@ class Bucketed:
         slots = self.slots
         payloads = [prepared.json(slot.payload) if slot.payload else "" for slot in slots]
         return {
-            "slots": prepared.array(slot.slot_id for slot in slots),
-            "venues": prepared.array(slot.venue for slot in slots),
+            "slots": prepared.array([slot.slot_id for slot in slots]),
+            "venues": prepared.array([slot.venue for slot in slots]),
             "starts": prepared.array(self.moments),
             "times": prepared.array(self.times),
-            "party_min": prepared.array(slot.party_min for slot in slots),
-            "party_max": prepared.array(slot.party_max for slot in slots),
+            "party_min": prepared.array([slot.party_min for slot in slots]),
+            "party_max": prepared.array([slot.party_max for slot in slots]),
             "payloads": prepared.array(payloads),
         }
 

@@ -22,13 +22,13 @@ BEFORE_ALL = datetime(2000, 1, 1, tzinfo=UTC)
 
 def just_opened(*, limit: int) -> list[dict[str, Any]]:
     """The drops of the last JUST_OPENED_MINUTES, newest first."""
-    rows = _rows("just_opened", minutes=settings.JUST_OPENED_MINUTES, limit=limit, **_thresholds())
+    rows = _hot("just_opened", minutes=settings.JUST_OPENED_MINUTES, limit=limit, **_thresholds())
     return [_drop(row) | {"state": _state(row)} for row in rows]
 
 
 def still_open(*, limit: int) -> list[dict[str, Any]]:
     """What dropped before that and is open still, newest first; `unsure`: not in the last poll."""
-    rows = _rows("still_open", minutes=settings.JUST_OPENED_MINUTES, limit=limit, **_thresholds())
+    rows = _hot("still_open", minutes=settings.JUST_OPENED_MINUTES, limit=limit, **_thresholds())
     return [
         _drop(row) | {"state": _state(row), "unsure": row["missing_since"] is not None}
         for row in rows
@@ -37,7 +37,7 @@ def still_open(*, limit: int) -> list[dict[str, Any]]:
 
 def ranked_board(*, limit: int) -> list[dict[str, Any]]:
     """The venues with open drops, by a score of how many, how fresh and how rare they are."""
-    rows = _rows(
+    rows = _hot(
         "ranked_board",
         looked_at=settings.STILL_OPEN_EVENTS_LIMIT,
         limit=limit,
@@ -59,14 +59,14 @@ def new_drops(*, since: datetime | None, limit: int) -> tuple[list[dict[str, Any
     if since is None:
         [row] = prepared.fetch(queries("discovery")["last_published"], {})
         return [], row[0] or BEFORE_ALL
-    rows = _rows("new_drops", since=since, limit=limit)
+    rows = _hot("new_drops", since=since, limit=limit)
     at = rows[-1]["published_at"] if rows else since
     return [_drop(row) | {"published_at": row["published_at"]} for row in rows], at
 
 
 def freshness() -> list[dict[str, Any]]:
     """How each source is: fresh, failing, frozen (its slots are unknown), paused or new."""
-    return _rows("freshness", limit=SOURCES, **_thresholds())
+    return _hot("freshness", limit=SOURCES, **_thresholds())
 
 
 def bucket_health(*, source: str | None = None) -> list[dict[str, Any]]:
@@ -96,6 +96,10 @@ def _thresholds() -> dict[str, Any]:
         "failures": settings.DISCOVERY_OUTAGE_FAILURES,
         "silence": settings.DISCOVERY_SILENCE_HOURS,
     }
+
+
+def _hot(name: str, **parameters: Any) -> list[dict[str, Any]]:
+    return prepared.fetch_dicts(queries("discovery")[name], parameters)
 
 
 def _rows(name: str, **parameters: Any) -> list[dict[str, Any]]:

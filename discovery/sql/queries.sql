@@ -219,14 +219,21 @@ SELECT a.drop_id AS id, d.event_type, a.slot_id, a.starts_at, a.local_time, a.pa
     v.venue_id, v.key, v.name, v.city, a.missing_since,
     discovery_state(s.is_paused, s.last_success_at, s.consecutive_failures, s.consecutive_failures,
         %(failures)s::integer, %(silence)s::float8) AS source_state
-FROM availability_state AS a
-JOIN drop_events AS d ON d.id = a.drop_id AND d.opened_minute = a.drop_minute
+FROM (
+    SELECT * FROM availability_state
+    WHERE drop_id IS NOT NULL AND coalesce(starts_at > now(), true)
+        AND opened_at <= now() - %(minutes)s::integer * interval '1 minute'
+    ORDER BY opened_at DESC, bucket_id, slot_id
+    LIMIT %(limit)s::integer
+) AS a
+-- Each looked up by itself: joined, all drops of all days could be read in the order of their ids.
+CROSS JOIN LATERAL (
+    SELECT event_type FROM drop_events
+    WHERE id = a.drop_id AND opened_minute = a.drop_minute OFFSET 0
+) AS d
 JOIN venues AS v ON v.venue_id = a.venue_id
 JOIN discovery_sources AS s ON s.id = v.source_id
-WHERE a.drop_id IS NOT NULL AND coalesce(a.starts_at > now(), true)
-    AND a.opened_at <= now() - %(minutes)s::integer * interval '1 minute'
 ORDER BY a.opened_at DESC, a.bucket_id, a.slot_id
-LIMIT %(limit)s::integer
 
 -- name: ranked_board
 -- Venues with open drops: many, fresh, and rare ones first. A drop's worth halves in 42 minutes; a
