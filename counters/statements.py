@@ -60,18 +60,18 @@ def trigger(counter: "Counter", operation: str) -> str:
         "update": f"{inserted} UNION ALL {deleted}",
         "truncate": deleted.replace("old_rows", _quoted(counter.source._meta.db_table)),
     }[operation]
+    change = f"(SELECT id, sum(n) AS n FROM ({rows}) AS one GROUP BY id HAVING sum(n) <> 0)"  # noqa: S608
     return f"""
-SELECT array_agg(id ORDER BY id), array_agg(n ORDER BY id) INTO ids, numbers
-FROM (SELECT id, sum(n) AS n FROM ({rows}) AS one GROUP BY id HAVING sum(n) <> 0) AS change;
-IF ids IS NULL THEN
-    RETURN NULL;
-END IF;
 SELECT mode INTO how FROM counter_states WHERE counter_key = {counter.key};
 IF how = 'deferred' THEN
     INSERT INTO counter_deltas (counter_key, target_id, delta)
-    SELECT {counter.key}, id, n FROM unnest(ids, numbers) AS change (id, n);
-ELSIF cardinality(ids) <= {FEW_TARGETS} THEN{apply(counter, "ids", "numbers")};
-ELSE
+    SELECT {counter.key}, id, n FROM {change} AS change;
+    RETURN NULL;
+END IF;
+SELECT array_agg(id ORDER BY id), array_agg(n ORDER BY id) INTO ids, numbers
+FROM {change} AS change;
+IF cardinality(ids) <= {FEW_TARGETS} THEN{apply(counter, "ids", "numbers")};
+ELSIF ids IS NOT NULL THEN
     EXECUTE $apply${apply(counter, "$1", "$2")}$apply$ USING ids, numbers;
 END IF;
 RETURN NULL;"""  # noqa: S608

@@ -110,8 +110,10 @@ class Post(models.Model):
                     WHERE (n.author_id, n.kind, n.text, n.visibility, n.is_deleted)
                         IS DISTINCT FROM
                             (o.author_id, o.kind, o.text, o.visibility, o.is_deleted)
-                        OR floor(log(2, n.likes_count + n.comments_count + n.shares_count + 1))
-                            <> floor(log(2, o.likes_count + o.comments_count + o.shares_count + 1));
+                        OR length(ltrim((n.likes_count + n.comments_count + n.shares_count + 1)
+                                ::bit(64)::text, '0'))
+                            <> length(ltrim((o.likes_count + o.comments_count + o.shares_count + 1)
+                                ::bit(64)::text, '0'));
                     RETURN NULL;
                 """,
             ),

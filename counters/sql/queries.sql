@@ -9,19 +9,24 @@ SELECT pg_try_advisory_xact_lock(hashtext('spyglass fold_counters'));
 SELECT pg_advisory_xact_lock(hashtext('spyglass mend_counter'), %(key)s);
 
 -- name: take_deltas
--- Removes the oldest deltas and sums them up: (key, how many, targets, numbers), nothing for sums of 0.
-WITH taken AS MATERIALIZED (
-    SELECT id FROM counter_deltas ORDER BY id LIMIT %(rows)s
+-- Removes the oldest deltas after an id and sums them up: (key, how many, targets, numbers, the last id),
+-- nothing for sums of 0. By a range of ids: joined to the rows of the batch, it takes three times as long.
+WITH last AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT id FROM counter_deltas WHERE id > %(after)s ORDER BY id OFFSET %(rows)s - 1 LIMIT 1),
+        (SELECT max(id) FROM counter_deltas)
+    ) AS id
 ), gone AS (
-    DELETE FROM counter_deltas AS d USING taken WHERE d.id = taken.id
-    RETURNING d.counter_key, d.target_id, d.delta
+    DELETE FROM counter_deltas WHERE id > %(after)s AND id <= (SELECT id FROM last)
+    RETURNING counter_key, target_id, delta
 ), summed AS (
     SELECT counter_key, target_id, count(*) AS deltas, sum(delta)::bigint AS n
     FROM gone GROUP BY counter_key, target_id
 )
 SELECT counter_key, sum(deltas)::bigint,
     coalesce(array_agg(target_id ORDER BY target_id) FILTER (WHERE n <> 0), '{}'),
-    coalesce(array_agg(n ORDER BY target_id) FILTER (WHERE n <> 0), '{}')
+    coalesce(array_agg(n ORDER BY target_id) FILTER (WHERE n <> 0), '{}'),
+    (SELECT id FROM last)
 FROM summed GROUP BY counter_key ORDER BY counter_key;
 
 -- name: new_events
