@@ -60,3 +60,123 @@ CREATE TABLE pull_authors (
     author_id integer PRIMARY KEY REFERENCES profiles (user_id) ON DELETE CASCADE,
     newest_at timestamptz NOT NULL
 ) WITH (fillfactor = 70);
+
+-- A page of a kept timeline, newest first, before (before_at, before_id): what was delivered, and what
+-- is looked up. Each row has the floor; without a kept timeline there is one row of nulls, and where the
+-- page is empty one with the floor alone.
+--
+-- STABLE: all statements in here see the snapshot of the one that calls, in which what is delivered
+-- and what is under way belong together. The plans are kept: with one for each call, planning took
+-- twice as long as reading.
+CREATE FUNCTION feeds_kept_page(viewer integer, before_at timestamptz, before_id bigint, most bigint)
+RETURNS TABLE (floor_at timestamptz, floor_id bigint, id bigint, created_at timestamptz)
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $fn$
+#variable_conflict use_column
+DECLARE
+    bottom_at timestamptz;
+    bottom_id bigint;
+    hidden integer[];
+    ids bigint[];
+    times timestamptz[];
+    last_at timestamptz := before_at;
+    last_id bigint := before_id;
+    chunk bigint := most + 10;
+    chunk_rows bigint;
+    chunk_ids bigint[];
+    chunk_times timestamptz[];
+    found_rows bigint := 0;
+BEGIN
+    SELECT s.floor_at, s.floor_id INTO bottom_at, bottom_id
+    FROM feed_states AS s WHERE s.user_id = viewer AND s.built_at IS NOT NULL;
+    IF NOT FOUND THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    hidden := ARRAY(
+        SELECT target_id FROM mutes WHERE user_id = viewer
+        UNION ALL SELECT target_id FROM blocks WHERE user_id = viewer
+        UNION ALL SELECT user_id FROM blocks WHERE target_id = viewer
+    );
+
+    -- Not delivered: authors who are pulled, follows that are not filled, the viewer, posts under way.
+    SELECT array_agg(p.id), array_agg(p.created_at) INTO ids, times
+    FROM (
+        SELECT q.id, q.created_at
+        FROM pull_authors AS a
+        JOIN follows AS f ON f.followee_id = a.author_id AND f.follower_id = viewer
+        CROSS JOIN LATERAL (
+            SELECT id, created_at FROM posts
+            WHERE author_id = a.author_id AND delivery = 'pull' AND NOT is_deleted
+                AND (created_at, id) < (before_at, before_id)
+                AND (created_at, id) >= (bottom_at, bottom_id)
+                AND visibility <> 'private'
+            ORDER BY created_at DESC, id DESC LIMIT most
+        ) AS q
+        WHERE a.newest_at >= bottom_at AND a.author_id <> ALL (hidden)
+        UNION ALL
+        SELECT q.id, q.created_at
+        FROM (
+            SELECT followee_id AS author_id FROM follows WHERE follower_id = viewer AND NOT is_filled
+            UNION ALL SELECT viewer
+        ) AS a
+        CROSS JOIN LATERAL (
+            SELECT id, created_at FROM posts
+            WHERE author_id = a.author_id AND NOT is_deleted
+                AND (created_at, id) < (before_at, before_id)
+                AND (created_at, id) >= (bottom_at, bottom_id)
+                AND (visibility <> 'private' OR author_id = viewer)
+            ORDER BY created_at DESC, id DESC LIMIT most
+        ) AS q
+        WHERE a.author_id <> ALL (hidden)
+        UNION ALL
+        SELECT q.id, q.created_at
+        FROM feed_fanouts AS o
+        JOIN follows AS f ON f.followee_id = o.author_id AND f.follower_id = viewer
+        JOIN posts AS q ON q.id = o.post_id
+        WHERE NOT q.is_deleted AND q.visibility <> 'private'
+            AND (q.created_at, q.id) < (before_at, before_id)
+            AND (q.created_at, q.id) >= (bottom_at, bottom_id)
+            AND q.author_id <> ALL (hidden)
+    ) AS p;
+
+    -- Delivered: as many of the newest as fill a page, and some for those that are not shown any more.
+    LOOP
+        SELECT count(*), array_agg(c.post_id) FILTER (WHERE c.is_shown),
+            array_agg(c.inserted_at) FILTER (WHERE c.is_shown),
+            min(c.inserted_at), min(c.post_id) FILTER (WHERE c.is_last)
+        INTO chunk_rows, chunk_ids, chunk_times, last_at, last_id
+        FROM (
+            SELECT u.post_id, u.inserted_at,
+                row_number() OVER (ORDER BY u.inserted_at, u.post_id) = 1 AS is_last,
+                EXISTS (
+                    SELECT FROM posts AS p
+                    WHERE p.id = u.post_id AND NOT p.is_deleted AND p.visibility <> 'private'
+                        AND p.author_id <> ALL (hidden)
+                        AND EXISTS (
+                            SELECT FROM follows AS f
+                            WHERE f.follower_id = viewer AND f.followee_id = p.author_id)
+                ) AS is_shown
+            FROM (
+                SELECT post_id, inserted_at FROM user_feeds
+                WHERE user_id = viewer AND (inserted_at, post_id) < (last_at, last_id)
+                    AND (inserted_at, post_id) >= (bottom_at, bottom_id)
+                ORDER BY inserted_at DESC, post_id DESC LIMIT chunk
+            ) AS u
+        ) AS c;
+        ids := ids || chunk_ids;
+        times := times || chunk_times;
+        found_rows := found_rows + coalesce(cardinality(chunk_ids), 0);
+        EXIT WHEN found_rows >= most OR chunk_rows < chunk;
+        chunk := chunk * 4;
+    END LOOP;
+
+    RETURN QUERY
+    SELECT bottom_at, bottom_id, f.id, f.created_at
+    FROM (SELECT DISTINCT g.id, g.created_at FROM unnest(ids, times) AS g (id, created_at)) AS f
+    ORDER BY f.created_at DESC, f.id DESC LIMIT most;
+    IF NOT FOUND THEN
+        floor_at := bottom_at;
+        floor_id := bottom_id;
+        RETURN NEXT;
+    END IF;
+END $fn$;

@@ -3,84 +3,9 @@
 -- of those who are muted, or blocked in one direction or the other.
 
 -- name: kept_page
--- A page of a kept timeline: what was delivered, and what is looked up. First row: the floor, or nulls.
-WITH me AS MATERIALIZED (
-    SELECT floor_at, floor_id FROM feed_states
-    WHERE user_id = %(me)s::integer AND built_at IS NOT NULL
-), hidden AS MATERIALIZED (
-    SELECT target_id AS id FROM mutes WHERE user_id = %(me)s::integer
-    UNION SELECT target_id FROM blocks WHERE user_id = %(me)s::integer
-    UNION SELECT user_id FROM blocks WHERE target_id = %(me)s::integer
-), pulled AS MATERIALIZED (
-    SELECT f.followee_id AS id
-    FROM follows AS f JOIN pull_authors AS a ON a.author_id = f.followee_id
-    WHERE f.follower_id = %(me)s::integer AND a.newest_at >= (SELECT floor_at FROM me)
-), looked_up AS MATERIALIZED (
-    SELECT followee_id AS id FROM follows
-    WHERE follower_id = %(me)s::integer AND NOT is_filled
-    UNION ALL SELECT %(me)s::integer
-), under_way AS MATERIALIZED (
-    SELECT o.post_id FROM feed_fanouts AS o
-    JOIN follows AS f ON f.followee_id = o.author_id AND f.follower_id = %(me)s::integer
-), found AS (
-    (
-        SELECT u.post_id AS id, u.inserted_at AS created_at
-        FROM user_feeds AS u
-        JOIN posts AS p ON p.id = u.post_id
-        JOIN follows AS f ON f.follower_id = %(me)s::integer AND f.followee_id = p.author_id
-        WHERE u.user_id = %(me)s::integer
-            AND (u.inserted_at, u.post_id) < (%(at)s::timestamptz, %(id)s::bigint)
-            AND (u.inserted_at, u.post_id)
-                >= ((SELECT floor_at FROM me), (SELECT floor_id FROM me))
-            AND NOT p.is_deleted AND p.visibility <> 'private'
-            AND p.author_id NOT IN (SELECT id FROM hidden)
-        ORDER BY u.inserted_at DESC, u.post_id DESC LIMIT %(limit)s::bigint
-    )
-    UNION
-    (
-        SELECT p.id, p.created_at
-        FROM pulled AS a
-        CROSS JOIN LATERAL (
-            SELECT id, created_at FROM posts
-            WHERE author_id = a.id AND delivery = 'pull' AND NOT is_deleted
-                AND (created_at, id) < (%(at)s::timestamptz, %(id)s::bigint)
-                AND (created_at, id) >= ((SELECT floor_at FROM me), (SELECT floor_id FROM me))
-                AND visibility <> 'private'
-            ORDER BY created_at DESC, id DESC LIMIT %(limit)s::bigint
-        ) AS p
-        WHERE a.id NOT IN (SELECT id FROM hidden)
-    )
-    UNION
-    (
-        SELECT p.id, p.created_at
-        FROM looked_up AS a
-        CROSS JOIN LATERAL (
-            SELECT id, created_at FROM posts
-            WHERE author_id = a.id AND NOT is_deleted
-                AND (created_at, id) < (%(at)s::timestamptz, %(id)s::bigint)
-                AND (created_at, id) >= ((SELECT floor_at FROM me), (SELECT floor_id FROM me))
-                AND (visibility <> 'private' OR author_id = %(me)s::integer)
-            ORDER BY created_at DESC, id DESC LIMIT %(limit)s::bigint
-        ) AS p
-        WHERE a.id NOT IN (SELECT id FROM hidden)
-    )
-    UNION
-    (
-        SELECT p.id, p.created_at
-        FROM under_way AS o JOIN posts AS p ON p.id = o.post_id
-        WHERE NOT p.is_deleted AND p.visibility <> 'private'
-            AND (p.created_at, p.id) < (%(at)s::timestamptz, %(id)s::bigint)
-            AND (p.created_at, p.id) >= ((SELECT floor_at FROM me), (SELECT floor_id FROM me))
-            AND p.author_id NOT IN (SELECT id FROM hidden)
-    )
-)
-SELECT me.floor_at, me.floor_id, page.id, page.created_at
-FROM (SELECT) AS one
-LEFT JOIN me ON TRUE
-LEFT JOIN (
-    SELECT id, created_at FROM found ORDER BY created_at DESC, id DESC LIMIT %(limit)s::bigint
-) AS page ON TRUE
-ORDER BY page.created_at DESC, page.id DESC;
+-- A page of a kept timeline; see 0002_timelines.sql. First row: the floor, or nulls.
+SELECT floor_at, floor_id, id, created_at
+FROM feeds_kept_page(%(me)s::integer, %(at)s::timestamptz, %(id)s::bigint, %(limit)s::bigint);
 
 -- name: computed_page
 -- A page of a timeline that is computed: the newest of each author, merged.
@@ -245,11 +170,13 @@ RETURNING post_id, author_id, created_at, queued_at, tier, after_id, delivered, 
 
 -- name: deliver
 -- Delivers a post to the next followers who have a timeline: (how many looked at, the last, new rows).
+-- Tier 0: who had read lately when it was queued; 1: the others, among them who has read since then.
 WITH chunk AS MATERIALIZED (
     SELECT f.follower_id
     FROM follows AS f JOIN feed_states AS s ON s.user_id = f.follower_id
     WHERE f.followee_id = %(author)s AND f.follower_id > %(after)s
-        AND (%(tier)s = 1 OR s.last_read_at >= %(lately)s)
+        AND CASE %(tier)s WHEN 0 THEN s.last_read_at >= %(lately)s
+            ELSE s.last_read_at < %(lately)s OR s.last_read_at >= %(queued_at)s END
     ORDER BY f.follower_id LIMIT %(rows)s
 ), put AS (
     INSERT INTO user_feeds (user_id, post_id, inserted_at)
