@@ -554,8 +554,8 @@ class Migration(migrations.Migration):
             trigger=pgtrigger.compiler.Trigger(
                 name="feeds_log_profile_updates",
                 sql=pgtrigger.compiler.UpsertTriggerSql(
-                    func="\n                    INSERT INTO post_events (author_id, kind)\n                    SELECT n.user_id, 'updated'\n                    FROM new_rows AS n JOIN old_rows AS o USING (user_id)\n                    WHERE (n.handle, n.display_name, n.is_private)\n                        IS DISTINCT FROM (o.handle, o.display_name, o.is_private);\n                    RETURN NULL;\n                ",
-                    hash="aa5e498e3c4a45145f777d60c017406691401d1e",
+                    func="\n                    INSERT INTO post_events (author_id, kind)\n                    SELECT user_id, 'updated' FROM (\n                        SELECT user_id, handle, display_name, is_private FROM new_rows\n                        EXCEPT SELECT user_id, handle, display_name, is_private FROM old_rows\n                    ) AS changed;\n                    RETURN NULL;\n                ",
+                    hash="387945c509b0752f8e0a68519cd8b6002be15ee6",
                     level="STATEMENT",
                     operation="UPDATE",
                     pgid="pgtrigger_feeds_log_profile_updates_c913d",
@@ -586,8 +586,8 @@ class Migration(migrations.Migration):
             trigger=pgtrigger.compiler.Trigger(
                 name="feeds_log_post_updates",
                 sql=pgtrigger.compiler.UpsertTriggerSql(
-                    func="\n                    INSERT INTO post_events (post_id, kind)\n                    SELECT n.id, CASE WHEN n.is_deleted THEN 'deleted' ELSE 'updated' END\n                    FROM new_rows AS n JOIN old_rows AS o USING (id)\n                    WHERE (n.author_id, n.kind, n.text, n.visibility, n.is_deleted)\n                        IS DISTINCT FROM\n                            (o.author_id, o.kind, o.text, o.visibility, o.is_deleted)\n                        OR length(ltrim((n.likes_count + n.comments_count + n.shares_count + 1)\n                                ::bit(64)::text, '0'))\n                            <> length(ltrim((o.likes_count + o.comments_count + o.shares_count + 1)\n                                ::bit(64)::text, '0'));\n                    RETURN NULL;\n                ",
-                    hash="5e87cc710c64689bbea00ab27ef4dff12e0e5b16",
+                    func="\n                    INSERT INTO post_events (post_id, kind)\n                    SELECT id, CASE WHEN is_deleted THEN 'deleted' ELSE 'updated' END FROM (\n                        SELECT id, is_deleted, author_id, kind, text, visibility,\n                            length(ltrim((likes_count + comments_count + shares_count + 1)\n                                ::bit(64)::text, '0'))\n                        FROM new_rows\n                        EXCEPT\n                        SELECT id, is_deleted, author_id, kind, text, visibility,\n                            length(ltrim((likes_count + comments_count + shares_count + 1)\n                                ::bit(64)::text, '0'))\n                        FROM old_rows\n                    ) AS changed;\n                    RETURN NULL;\n                ",
+                    hash="5d0049e9c065ea1c566281a2f3b08f601efb4b31",
                     level="STATEMENT",
                     operation="UPDATE",
                     pgid="pgtrigger_feeds_log_post_updates_f9974",
