@@ -76,6 +76,7 @@ DECLARE
     bottom_at timestamptz;
     bottom_id bigint;
     hidden integer[];
+    away integer[];
     ids bigint[];
     times timestamptz[];
     last_at timestamptz := before_at;
@@ -98,12 +99,30 @@ BEGIN
         UNION ALL SELECT user_id FROM blocks WHERE target_id = viewer
     );
 
-    -- Not delivered: authors who are pulled, follows that are not filled, the viewer, posts under way.
+    -- Authors whose posts are not delivered, or not yet; of them, whom the viewer follows. Few as a rule,
+    -- so that each is looked up: the viewer's follows, of which there may be thousands, are not read.
+    away := ARRAY(
+        SELECT author_id FROM pull_authors WHERE newest_at >= bottom_at
+        UNION SELECT author_id FROM feed_fanouts
+    );
+    IF cardinality(away) > 1000 THEN
+        away := ARRAY(
+            SELECT followee_id FROM follows WHERE follower_id = viewer
+            INTERSECT SELECT unnest(away)
+            EXCEPT SELECT unnest(hidden)
+        );
+    ELSE
+        away := ARRAY(
+            SELECT followee_id FROM follows
+            WHERE follower_id = viewer AND followee_id = ANY (away) AND followee_id <> ALL (hidden)
+        );
+    END IF;
+
+    -- What they posted, what was posted in follows that are not filled, and by the viewer.
     SELECT array_agg(p.id), array_agg(p.created_at) INTO ids, times
     FROM (
         SELECT q.id, q.created_at
-        FROM pull_authors AS a
-        JOIN follows AS f ON f.followee_id = a.author_id AND f.follower_id = viewer
+        FROM unnest(away) AS a (author_id)
         CROSS JOIN LATERAL (
             SELECT id, created_at FROM posts
             WHERE author_id = a.author_id AND delivery = 'pull' AND NOT is_deleted
@@ -112,7 +131,6 @@ BEGIN
                 AND visibility <> 'private'
             ORDER BY created_at DESC, id DESC LIMIT most
         ) AS q
-        WHERE a.newest_at >= bottom_at AND a.author_id <> ALL (hidden)
         UNION ALL
         SELECT q.id, q.created_at
         FROM (
@@ -130,13 +148,10 @@ BEGIN
         WHERE a.author_id <> ALL (hidden)
         UNION ALL
         SELECT q.id, q.created_at
-        FROM feed_fanouts AS o
-        JOIN follows AS f ON f.followee_id = o.author_id AND f.follower_id = viewer
-        JOIN posts AS q ON q.id = o.post_id
-        WHERE NOT q.is_deleted AND q.visibility <> 'private'
+        FROM feed_fanouts AS o JOIN posts AS q ON q.id = o.post_id
+        WHERE o.author_id = ANY (away) AND NOT q.is_deleted AND q.visibility <> 'private'
             AND (q.created_at, q.id) < (before_at, before_id)
             AND (q.created_at, q.id) >= (bottom_at, bottom_id)
-            AND q.author_id <> ALL (hidden)
     ) AS p;
 
     -- Delivered: as many of the newest as fill a page, and some for those that are not shown any more.
