@@ -171,7 +171,7 @@ def _open(people: list[int]) -> None:
 
 def _build_all() -> int:
     built = 0
-    while count := fanout.build_timelines(limit=500):
+    while count := fanout.build_timelines(limit=500, at_once=500):
         built += count
     return built
 

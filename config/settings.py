@@ -521,7 +521,7 @@ COUNTERS_MODES = env.dict("COUNTERS_MODES", default={})
 COUNTERS_WORKERS = env.int("COUNTERS_WORKERS", default=1)  # processes of one `manage.py worker`
 COUNTERS_FOLD_SECONDS = env.float("COUNTERS_FOLD_SECONDS", default=1)
 # Batches of events, of 500 at most, that may wait; beyond it events are refused with 503.
-COUNTERS_STREAM_LIMIT = env.int("COUNTERS_STREAM_LIMIT", default=20_000)
+COUNTERS_STREAM_LIMIT = env.int("COUNTERS_STREAM_LIMIT", default=5_000)
 COUNTERS_DEAD_LETTERS_DAYS = env.int("COUNTERS_DEAD_LETTERS_DAYS", default=30)
 
 # --- Feeds ------------------------------------------------------------------------------------

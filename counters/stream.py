@@ -22,7 +22,7 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from redis import Redis
 from redis.exceptions import ResponseError
 
@@ -40,12 +40,13 @@ FIELD = b"events"
 EVENTS_PER_ENTRY = 500
 ENTRIES_AT_ONCE = 20  # of one transaction: up to 10,000 events
 IDLE_SECONDS = 30  # an entry that its consumer has not settled by then goes to another one
-MAX_DELIVERIES = 5  # an entry that was delivered more often kills its workers
+MAX_DELIVERIES = 10  # an entry that was delivered more often kills its workers
 GONE_SECONDS = 600  # a consumer that has nothing and was silent so long is forgotten
 SOCKET_SECONDS = 5
 PAST = timedelta(days=1)  # how late an event may come; the days kept must cover twice of it
 MAX_TARGET = 2**63 - 1
 PAYLOAD_LENGTH = 100_000  # of a dead letter
+RETRY_SECONDS = 5  # of a request of staff
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
 
@@ -123,6 +124,8 @@ class Consumer:
         Waits up to `wait_seconds` where there is nothing. Raises RedisError, django.db.Error; then
         nothing is lost, and the next step goes on.
         """
+        with connection.cursor() as cursor:  # where it is away nothing is read, and none delivered
+            cursor.execute("SELECT 1")
         try:
             entries = self._left() or self._new(wait_seconds)
         except ResponseError as error:
@@ -132,7 +135,7 @@ class Consumer:
             return 0
         if not entries:
             return 0
-        counted = count(entries)
+        counted = _count_carefully(entries)
         ids = [entry.id for entry in entries]
         with self._valkey.pipeline(transaction=True) as pipeline:
             pipeline.xack(key(), GROUP, *ids)
@@ -178,6 +181,26 @@ class Consumer:
                 self._valkey.xgroup_delconsumer(key(), GROUP, member["name"])
 
 
+def _count_carefully(entries: list[Entry]) -> int:
+    """Count entries; where that fails, one by one, and bury the one that is to blame."""
+    try:
+        return count(entries)
+    except (OperationalError, InterfaceError):
+        raise  # none of them is to blame
+    except Exception:
+        logger.exception("entries of the stream are counted one by one after an error")
+    counted = 0
+    for entry in entries:
+        try:
+            counted += count([entry])
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever it is, staff read it there
+            text = (entry.payload or b"").decode("utf-8", "replace").replace("\0", "\ufffd")
+            _bury([(entry, text, f"{type(error).__name__}: {error}"[:1_000])])
+    return counted
+
+
 def make_group(valkey: Redis) -> None:
     """Make the stream and its group, from its beginning, where Valkey has none."""
     try:
@@ -205,30 +228,33 @@ def count(entries: Iterable[Entry]) -> int:
     return counted
 
 
-def retry_dead(*, ids: Iterable[int]) -> tuple[int, int]:
+def retry_dead(*, ids: Iterable[int], budget_seconds: float = RETRY_SECONDS) -> tuple[int, int]:
     """Count dead letters again; returns (how many went, how many are as dead as before).
 
-    For staff, after whatever was wrong is mended. A letter is deleted in the transaction in which
-    it is counted.
+    For staff, after whatever was wrong is mended. Each letter is deleted in the transaction in
+    which it is counted; what the budget leaves waits for the next time.
     """
+    deadline = time.monotonic() + budget_seconds
     gone = kept = 0
-    chosen = DeadLetter.objects.filter(pk__in=list(ids)).order_by("pk")
-    for letter in chosen:
+    for key in ids:
+        if time.monotonic() > deadline:
+            break
+        letter = DeadLetter.objects.filter(pk=key).first()
+        if letter is None:
+            continue
         events: list[Event] = []
-        _read(_entry_of(letter), events)
+        reasons = _read(Entry(letter.entry, letter.payload.encode()), events)
+        if reasons:
+            DeadLetter.objects.filter(pk=key).update(
+                attempts=letter.attempts + 1, reason=reasons[0][1]
+            )
+            kept += 1
+            continue
         _make_days(events)
-    with transaction.atomic():
-        for letter in chosen.select_for_update():
-            events = []
-            reasons = _read(_entry_of(letter), events)
-            if reasons:
-                letter.attempts += 1
-                letter.reason = reasons[0][1]
-                letter.save(update_fields=["attempts", "reason"])
-                kept += 1
-                continue
+        with transaction.atomic():
+            if not DeadLetter.objects.filter(pk=key).delete()[0]:
+                continue  # somebody else has retried it
             counted, known = apply_events(events)
-            letter.delete()
             gone += 1
             tally.add_all(
                 Count("counter_events_total", {"outcome": outcome}, number)
@@ -255,10 +281,6 @@ def _make_days(events: list[Event]) -> None:
     if events:
         days = [date.fromisoformat(event.day) for event in events]
         partitions.ensure("counter_events", min(days), max(days))
-
-
-def _entry_of(letter: DeadLetter) -> Entry:
-    return Entry(letter.entry, letter.payload.encode())
 
 
 def _entry(found: tuple[bytes, dict | None], deliveries: int = 1) -> Entry:

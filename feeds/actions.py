@@ -7,7 +7,9 @@ A user who has done nothing yet gets a profile with the first thing they do.
 """
 
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +22,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from config.sqlfiles import queries
+from counters import queries as counts
 from feeds.models import (
     Block,
     Comment,
@@ -29,7 +32,6 @@ from feeds.models import (
     Mute,
     Post,
     Profile,
-    PullAuthor,
     Share,
 )
 
@@ -39,8 +41,8 @@ MEDIA = 20
 URL_LENGTH = 2_000
 NAME_LENGTH = 100
 BIO_LENGTH = 1_000
-_HANDLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}\Z")
-_NOT_IN_HANDLES = re.compile(r"[^a-z0-9_.-]+")
+HANDLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}\Z")
+_NOT_INHANDLES = re.compile(r"[^a-z0-9_.-]+")
 # Control characters but tab and newline, and what UTF-8 cannot hold.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -77,8 +79,10 @@ def ensure_profile(user) -> Profile:
     found = Profile.objects.filter(pk=user.pk).first()
     if found is not None:
         return found
-    wanted = _NOT_IN_HANDLES.sub("-", user.get_username().lower()).strip("-._")[:40]
-    for handle in filter(_HANDLE.match, (wanted, f"{wanted}-{user.pk}", f"user-{user.pk}")):
+    wanted = _NOT_INHANDLES.sub("-", user.get_username().lower()).strip("-._")[:40]
+    last = f"user-{user.pk}-{secrets.token_hex(4)}"  # somebody may have taken the one before
+    tried = (wanted, f"{wanted}-{user.pk}", f"user-{user.pk}", last)
+    for handle in filter(HANDLE.match, tried):
         try:
             with transaction.atomic():
                 return Profile.objects.create(
@@ -87,7 +91,7 @@ def ensure_profile(user) -> Profile:
         except IntegrityError:
             if found := Profile.objects.filter(pk=user.pk).first():
                 return found  # another request was quicker
-    raise RuntimeError(f"no handle for user {user.pk}")  # the last one is nobody else's
+    raise RuntimeError(f"no handle for user {user.pk}")
 
 
 def edit_profile(*, user, **changes: Any) -> Profile:
@@ -97,7 +101,7 @@ def edit_profile(*, user, **changes: Any) -> Profile:
     for name, value in changes.items():
         match name:
             case "handle":
-                if not isinstance(value, str) or not _HANDLE.match(value):
+                if not isinstance(value, str) or not HANDLE.match(value):
                     errors[name] = (
                         "Must be 1 to 50 of a-z, 0-9, _ . - and begin with one of a-z, 0-9."
                     )
@@ -182,12 +186,10 @@ def delete_post(*, post_id: int, author: Profile) -> None:
 
 def react(*, post_id: int, user: Profile, reaction: Reaction) -> bool:
     """Like or share a post; False where it was so already. Raises Missing."""
-    with transaction.atomic():
+    table = reaction.model._meta.db_table
+    with _unless_gone("post"), transaction.atomic():
         _visible(post_id, user)
-        made = reaction.model.objects.bulk_create(
-            [reaction.model(post_id=post_id, user=user)], ignore_conflicts=True
-        )
-    return bool(made)
+        return _insert_once(table, "post_id", "user_id", post_id, user.pk)
 
 
 def take_back(*, post_id: int, user: Profile, reaction: Reaction) -> bool:
@@ -199,7 +201,7 @@ def comment(*, post_id: int, author: Profile, text: Any) -> Comment:
     """Comment on a post that one may see. Raises Invalid, Missing."""
     if reason := _wrong_text(text, COMMENT_LENGTH):
         raise Invalid(text=reason)
-    with transaction.atomic():
+    with _unless_gone("post"), transaction.atomic():
         _visible(post_id, author)
         return Comment.objects.create(post_id=post_id, author=author, text=text)
 
@@ -238,18 +240,20 @@ def follow(*, user: Profile, target_id: int) -> bool:
     """
     if target_id == user.pk:
         raise Invalid(person="Is yourself.")
-    with transaction.atomic():
+    with _unless_gone("person"), transaction.atomic():
+        _raise_versions(user.pk)
         target = _person(target_id, user)
         if Follow.objects.filter(follower=user, followee_id=target_id).exists():
             return False
         if target.is_private:
             raise Forbidden("This account is private: nobody new may follow it.")
-        limit = settings.FEEDS_FOLLOWING_LIMIT
-        if user.following_count >= limit:
-            raise Invalid(person=f"You follow {limit:,} people already, which are the most.")
+        following = counts.exact("profiles.following_count", [user.pk])[user.pk]
+        _check_limit(following, "follow")
         made = _insert_once("follows", "follower_id", "followee_id", user.pk, target_id)
         if made:
-            _raise_version(user)
+            with connection.cursor() as cursor:
+                asked = {"me": user.pk, "author": target_id}
+                cursor.execute(queries("feeds")["queue_fill"], asked)
             _notify()
     return made
 
@@ -257,10 +261,10 @@ def follow(*, user: Profile, target_id: int) -> bool:
 def unfollow(*, user: Profile, target_id: int) -> bool:
     """Follow somebody no longer; False where it was so already."""
     with transaction.atomic():
+        _raise_versions(user.pk)
         gone = Follow.objects.filter(follower=user, followee_id=target_id).delete()[0]
         if gone:
             _forget(user.pk, target_id)
-            _raise_version(user)
     return bool(gone)
 
 
@@ -268,19 +272,17 @@ def mute(*, user: Profile, target_id: int) -> bool:
     """Do not see somebody's posts in one's timeline; False where it was so already."""
     if target_id == user.pk:
         raise Invalid(person="Is yourself.")
-    with transaction.atomic():
-        if not Profile.objects.filter(pk=target_id).exists():
-            raise Missing("person")
-        made = _insert_once("mutes", "user_id", "target_id", user.pk, target_id)
-        _raise_version(user)
-    return made
+    with _unless_gone("person"), transaction.atomic():
+        _raise_versions(user.pk)
+        _check_limit(Mute.objects.filter(user=user).count(), "mute")
+        return _insert_once("mutes", "user_id", "target_id", user.pk, target_id)
 
 
 def unmute(*, user: Profile, target_id: int) -> bool:
     """See somebody's posts again; False where it was so already."""
     with transaction.atomic():
+        _raise_versions(user.pk)
         gone = Mute.objects.filter(user=user, target_id=target_id).delete()[0]
-        _raise_version(user)
     return bool(gone)
 
 
@@ -288,25 +290,22 @@ def block(*, user: Profile, target_id: int) -> bool:
     """Neither sees the other from now on, nor follows the other; False where it was so already."""
     if target_id == user.pk:
         raise Invalid(person="Is yourself.")
-    with transaction.atomic():
-        if not Profile.objects.filter(pk=target_id).exists():
-            raise Missing("person")
+    with _unless_gone("person"), transaction.atomic():
+        # Both, so that neither is about to follow the other: that begins with the same lock.
+        _raise_versions(user.pk, target_id)
+        _check_limit(Block.objects.filter(user=user).count(), "block")
         made = _insert_once("blocks", "user_id", "target_id", user.pk, target_id)
-        pairs = ((user.pk, target_id), (target_id, user.pk))
-        for follower, followee in pairs:
+        for follower, followee in ((user.pk, target_id), (target_id, user.pk)):
             Follow.objects.filter(follower_id=follower, followee_id=followee).delete()
             _forget(follower, followee)
-        Profile.objects.filter(pk__in=(user.pk, target_id)).order_by("pk").update(
-            timeline_version=F("timeline_version") + 1
-        )
     return made
 
 
 def unblock(*, user: Profile, target_id: int) -> bool:
     """Block somebody no longer; who followed whom does not come back."""
     with transaction.atomic():
+        _raise_versions(user.pk)
         gone = Block.objects.filter(user=user, target_id=target_id).delete()[0]
-        _raise_version(user)
     return bool(gone)
 
 
@@ -361,12 +360,10 @@ def _deliver(post: Post) -> None:
         )
         _notify()
         return
-    PullAuthor.objects.bulk_create(
-        [PullAuthor(author_id=post.author_id, newest_at=post.created_at)],
-        update_conflicts=True,
-        update_fields=["newest_at"],
-        unique_fields=["author"],
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            queries("feeds")["note_pulled"], {"author": post.author_id, "at": post.created_at}
+        )
 
 
 def _notify() -> None:
@@ -384,8 +381,29 @@ def _insert_once(table: str, one: str, other: str, first: int, second: int) -> b
         return bool(cursor.rowcount)
 
 
-def _raise_version(user: Profile) -> None:
-    Profile.objects.filter(pk=user.pk).update(timeline_version=F("timeline_version") + 1)
+def _raise_versions(*people: int) -> None:
+    """What these people read changes. The first statement, which locks their rows, in order.
+
+    So nobody follows while one of the two blocks the other, and no two wait for each other: the
+    triggers that count wait for nobody.
+    """
+    for person in sorted(people):
+        Profile.objects.filter(pk=person).update(timeline_version=F("timeline_version") + 1)
+
+
+def _check_limit(count: int, what: str) -> None:
+    limit = settings.FEEDS_FOLLOWING_LIMIT
+    if count >= limit:
+        raise Invalid(person=f"You {what} {limit:,} people already, which are the most.")
+
+
+@contextmanager
+def _unless_gone(what: str) -> Iterator[None]:
+    """What is acted upon may be deleted for good at this moment."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Missing(what) from error
 
 
 def _forget(user_id: int, author_id: int) -> None:

@@ -23,6 +23,7 @@ logger = logging.getLogger("spyglass.feeds")
 
 CHUNK_FOLLOWERS = 5_000  # of one transaction
 LATELY = timedelta(hours=24)  # who read since gets a post before the others
+VISIT_TAKES = timedelta(minutes=1)  # longer than a statement of the web may last
 LEASE = timedelta(seconds=30)  # of a delivery, prolonged with each chunk
 LONGEST_PAUSE_SECONDS = 600  # between attempts that fail
 TRIM_EVERY = 100  # deliveries to one person
@@ -61,6 +62,8 @@ def deliver_next(*, rows: int = CHUNK_FOLLOWERS, go_on: Callable[[], bool] = lam
     try:
         while _deliver_chunk(one, rows):
             if not go_on():
+                with transaction.atomic():
+                    _run("fanout_released", post=one.post_id)
                 break
     except Exception as error:
         logger.exception("the delivery of post %d, attempt %d", one.post_id, one.attempts)
@@ -81,7 +84,8 @@ def _deliver_chunk(one: Delivery, rows: int) -> bool:
             after=one.after_id,
             tier=one.tier,
             lately=one.queued_at - LATELY,
-            queued_at=one.queued_at,
+            # A visit takes its time at its start, and commits later.
+            queued_at=one.queued_at - VISIT_TAKES,
             rows=rows,
             post=one.post_id,
             created_at=one.created_at,
@@ -94,7 +98,7 @@ def _deliver_chunk(one: Delivery, rows: int) -> bool:
             one.tier, one.after_id = 1, 0
         else:
             return _finish(one, put)
-        _run(
+        moved = _run(
             "fanout_moved",
             post=one.post_id,
             tier=one.tier,
@@ -103,7 +107,7 @@ def _deliver_chunk(one: Delivery, rows: int) -> bool:
             lease=LEASE,
         )
         tally.add("feed_delivered_total", put)
-    return True
+    return bool(moved)  # else the post was deleted, or is delivered
 
 
 def _finish(one: Delivery, put: int) -> bool:
@@ -142,24 +146,32 @@ def trim(users: list[int]) -> int:
     return _run("trim", users=users, cap=settings.FEEDS_CAP)
 
 
-def build_timelines(limit: int = BUILDS_AT_ONCE) -> int:
-    """Build the timelines of people who have begun to read; returns how many."""
+def build_timelines(limit: int = BUILDS_AT_ONCE, *, at_once: int = 1) -> int:
+    """Build the timelines of people who have begun to read; returns how many.
+
+    `at_once`: of one transaction.
+    """
     built = 0
-    with transaction.atomic(durable=True):
-        people = _column("unbuilt_timelines", limit=limit)
-        for person in people:
-            built += _run("build_timeline", me=person, cap=settings.FEEDS_CAP)
+    while built < limit:
+        with transaction.atomic(durable=True):
+            people = _column("unbuilt_timelines", limit=min(at_once, limit - built))
+            for person in people:
+                _run("build_timeline", me=person, cap=settings.FEEDS_CAP)
+        if not people:
+            break
+        built += len(people)
     return built
 
 
 def fill_follows(limit: int = FILLS_AT_ONCE) -> int:
     """Put what followees had posted before into kept timelines; returns how many follows."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
-        cursor.execute(queries("feeds")["unfilled_follows"], {"limit": limit})
-        pairs = cursor.fetchall()
-        for follower, followee in pairs:
-            _run("fill_follow", me=follower, author=followee, cap=settings.FEEDS_CAP)
-    return len(pairs)
+        cursor.execute(queries("feeds")["claim_fills"], {"limit": limit})
+        claimed = cursor.fetchall()
+        for follower, followee, is_kept in claimed:
+            if is_kept:
+                _run("fill_follow", me=follower, author=followee, cap=settings.FEEDS_CAP)
+    return len(claimed)
 
 
 def drop_idle(*, go_on: Callable[[], bool] = lambda: True) -> int:

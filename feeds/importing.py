@@ -17,10 +17,10 @@ from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.db import connection, transaction
 
 from config.sqlfiles import queries
+from feeds.actions import HANDLE
 
 ROWS_AT_ONCE = 20_000
 ERRORS_SHOWN = 20
-NAME_LENGTH = 60
 KINDS = ("answer", "comment_on_answer", "comment_on_question")
 
 
@@ -56,13 +56,14 @@ def import_follows(
         edges = []
         for number, (one, other) in lines:
             report.read += 1
-            if _reject(report, number, one, other):
+            if _reject(report, number, prefix, one, other):
                 continue
             edges.append((one, other))
             if mutual:
                 edges.append((other, one))
         with transaction.atomic(durable=True):
             ids = _people(prefix, {name for edge in edges for name in edge}, report)
+            edges = [edge for edge in edges if _known(report, ids, edge)]
             pairs = sorted({(ids[one], ids[other]) for one, other in edges})
             if pairs:
                 followers, followees = map(list, zip(*pairs, strict=True))
@@ -90,15 +91,18 @@ def import_interactions(
             report.read += 1
             try:
                 at = datetime.fromtimestamp(int(seconds), UTC)
+                if not 1970 <= at.year <= 2200:
+                    raise ValueError(seconds)
             except (ValueError, OverflowError, OSError):
                 _error(report, number, f"unix_ts: {seconds[:40]!r} is no time")
                 continue
             if kind not in KINDS:
                 _error(report, number, f"kind: {kind[:40]!r} is none of {', '.join(KINDS)}")
-            elif not _reject(report, number, actor, target):
+            elif not _reject(report, number, prefix, actor, target):
                 rows.append((at, kind != "answer", actor, target))
         with transaction.atomic(durable=True):
             ids = _people(prefix, {name for row in rows for name in row[2:]}, report)
+            rows = [row for row in rows if _known(report, ids, row[2:])]
             posts = _monthly_posts(
                 {(ids[target], at.strftime("%Y-%m")) for at, _, _, target in rows}
             )
@@ -107,6 +111,8 @@ def import_interactions(
                 post = posts[ids[target], at.strftime("%Y-%m")]
                 chosen = comments if is_comment else likes
                 chosen.setdefault((post, ids[actor]) + ((at,) if is_comment else ()), at)
+            likes = dict(sorted(likes.items()))  # foreign keys lock posts in the order of the rows
+            comments = dict(sorted(comments.items()))
             report.added += _run(
                 "import_likes",
                 posts=[post for post, _ in likes],
@@ -181,13 +187,23 @@ def _opened(path: Path) -> io.TextIOBase:
     return path.open(encoding="utf-8", newline="")
 
 
-def _reject(report: Report, number: int, one: str, other: str) -> bool:
+def _reject(report: Report, number: int, prefix: str, one: str, other: str) -> bool:
     """Whether a line cannot be used, which the report says then; oneself is only left out."""
     for name in (one, other):
-        if not name or len(name) > NAME_LENGTH or not all(c.isalnum() or c in "_.-" for c in name):
+        if not name or not HANDLE.match(f"{prefix}{name}".lower()):
             _error(report, number, f"{name[:40]!r} cannot be anybody's name")
             return True
     return one == other
+
+
+def _known(report: Report, ids: dict[str, int], names: Sequence[str]) -> bool:
+    """Whether all of these are people by now: a handle may be somebody else's."""
+    missing = [name for name in names if name not in ids]
+    if missing:
+        report.rejected += 1
+        if len(report.errors) < ERRORS_SHOWN:
+            report.errors.append(f"{missing[0]!r}: that handle is somebody else's")
+    return not missing
 
 
 def _error(report: Report, number: int, text: str) -> None:

@@ -7,12 +7,10 @@ what they count. Write amplification is feed_delivered_total over feed_fanouts_t
 
 from collections.abc import Iterable
 
-from django.db import connection
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from config.metrics import register_collector
-from config.sqlfiles import queries
 
 FEED_READ_SECONDS = Histogram(
     "feed_read_seconds",
@@ -28,20 +26,19 @@ FEED_CACHE = Counter(
 @register_collector
 def timelines() -> Iterable[Metric]:
     """What is under way to timelines, and how large they are."""
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")["feed_gauges"])
-        waiting, oldest, failing, unbuilt, kept, rows = cursor.fetchone()
-    values = (
-        ("feed_fanouts_waiting", "Posts that are being delivered, up to 100,000.", waiting),
-        ("feed_fanout_oldest_seconds", "Since the oldest of them was posted.", oldest),
-        ("feed_fanouts_failing", "Deliveries whose last attempt failed.", failing),
-        ("feed_timelines_unbuilt", "Timelines that are to be built, up to 100,000.", unbuilt),
-        ("feed_timelines_kept", "Timelines that are kept, as PostgreSQL estimates.", kept),
-        ("feed_rows", "Rows of all kept timelines, as PostgreSQL estimates.", rows),
-    )
-    for name, text, value in values:
+    from feeds import queries
+
+    found = queries.gauges()
+    for name, text, key in (
+        ("feed_fanouts_waiting", "Posts that are being delivered, up to 100,000.", "waiting"),
+        ("feed_fanout_oldest_seconds", "Since the oldest of them was posted.", "oldest_seconds"),
+        ("feed_fanouts_failing", "Deliveries whose last attempt failed.", "failing"),
+        ("feed_timelines_unbuilt", "Timelines that are to be built, up to 100,000.", "unbuilt"),
+        ("feed_timelines_kept", "Timelines that are kept, as PostgreSQL estimates.", "kept"),
+        ("feed_rows", "Rows of all kept timelines, as PostgreSQL estimates.", "rows"),
+    ):
         gauge = GaugeMetricFamily(name, text)
-        gauge.add_metric([], value)
+        gauge.add_metric([], found[key])
         yield gauge
 
 

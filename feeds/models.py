@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 
 class Profile(models.Model):
-    """A person as others see them. Made by `people.ensure_profile`; goes with its user."""
+    """A person as others see them. Made by `actions.ensure_profile`; goes with its user."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, models.DO_NOTHING, primary_key=True, related_name="profile"
@@ -42,6 +42,18 @@ class Profile(models.Model):
                         SELECT user_id, handle, display_name, is_private FROM new_rows
                         EXCEPT SELECT user_id, handle, display_name, is_private FROM old_rows
                     ) AS changed;
+                    RETURN NULL;
+                """,
+            ),
+            # user_feeds has no foreign keys.
+            pgtrigger.Trigger(
+                name="feeds_drop_timelines",
+                level=pgtrigger.Statement,
+                when=pgtrigger.After,
+                operation=pgtrigger.Delete,
+                referencing=pgtrigger.Referencing(old="old_rows"),
+                func="""
+                    DELETE FROM user_feeds AS u USING old_rows AS o WHERE u.user_id = o.user_id;
                     RETURN NULL;
                 """,
             ),
@@ -288,6 +300,20 @@ class Fanout(models.Model):
 
     def __str__(self) -> str:
         return f"fan-out of {self.post_id}"
+
+
+class Fill(models.Model):
+    """A follow whose followee's older posts are to be put into the follower's timeline."""
+
+    pk = models.CompositePrimaryKey("follower_id", "followee_id")
+    follower_id = models.IntegerField()
+    followee_id = models.IntegerField()
+
+    class Meta:
+        db_table = "feed_fills"
+
+    def __str__(self) -> str:
+        return f"fill {self.followee_id} for {self.follower_id}"
 
 
 class PullAuthor(models.Model):

@@ -9,7 +9,6 @@ from django.db import connection
 from config.embeddings import EmbedderError, embedder
 from config.sqlfiles import queries
 from feeds import shown
-from feeds.models import Follow, Profile
 from feeds.search import backend
 from feeds.timeline import NEWEST, Page, Position
 
@@ -39,10 +38,10 @@ def posts_of(
         return None
     if person_id == viewer_id:
         sees = "all"
+    elif person["blocked"] or (person["is_private"] and not person["followed"]):
+        return Page([], None, "computed")
     elif person["followed"]:
         sees = "followed"
-    elif person["is_private"] or person["blocked"]:
-        return Page([], None, "computed")
     else:
         sees = "public"
     at, last_id = after or NEWEST
@@ -99,7 +98,7 @@ def people(
         person["is_private"] and person_id != viewer_id and not person["followed"]
     ):
         return None
-    rows = _rows(which, person=person_id, after=after, limit=limit + 1)
+    rows = _rows(which, person=person_id, me=viewer_id, after=after, limit=limit + 1)
     page = [author(*row) for row in rows[:limit]]
     return page, page[-1]["id"] if len(rows) > limit else None
 
@@ -130,11 +129,6 @@ def search(
         for hit in hits
         if hit.post_id in posts
     ]
-
-
-def is_following(follower: Profile, person_id: int) -> bool:
-    """Whether one follows the other."""
-    return Follow.objects.filter(follower=follower, followee_id=person_id).exists()
 
 
 def gauges() -> dict[str, float]:

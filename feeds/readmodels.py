@@ -1,5 +1,6 @@
 """The read models of feeds: kept timelines, and the search index."""
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -9,12 +10,14 @@ from config.readmodels import Progress, ReadModel, Reconciled, Refreshed, regist
 from config.sqlfiles import queries
 from feeds import fanout, indexing
 from feeds import queries as reads
+from feeds.search import backend
 
 PEOPLE_AT_ONCE = 200
 MOST_MISSING = 100_000  # of one part
 POSTS_AT_ONCE = 5_000
 SAMPLES = 20
-INDEX_SECONDS = 300
+FEED_SECONDS = 120  # of one refresh
+INDEX_SECONDS = 45  # of one refresh; the next goes on
 
 
 def _refresh_timelines(full: bool, progress: Progress) -> Refreshed:
@@ -24,17 +27,18 @@ def _refresh_timelines(full: bool, progress: Progress) -> Refreshed:
         with connection.cursor() as cursor:
             cursor.execute(queries("feeds")["rebuild_timelines"])
             rows = cursor.rowcount
-    return Refreshed(rows + fanout.drain(budget_seconds=240))
+    return Refreshed(rows + fanout.drain(budget_seconds=FEED_SECONDS))
 
 
 def _reconcile_timelines(fix: bool, progress: Progress) -> Reconciled:
-    """Looks for posts that are missing in kept timelines.
+    """Looks for posts that are missing in kept timelines, and for authors noted as too old.
 
     What is there and should not be is no difference: whether a post may be seen is looked at when
     it is read.
     """
-    checked = count = after = 0
-    samples: list[str] = []
+    late = [author for (author,) in _rows("wrong_pull_authors", fix=fix)]
+    samples = [f"pull_authors: {author} has newer posts" for author in late[:SAMPLES]]
+    checked, count, after = 0, len(late), 0
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
@@ -68,7 +72,8 @@ def _refresh_index(full: bool, progress: Progress) -> Refreshed:
     rows = 0
     if full:
         rows = indexing.reindex(lambda count: progress(f"{count:,} posts indexed"))
-    while done := indexing.index_next():
+    deadline = time.monotonic() + INDEX_SECONDS
+    while (full or time.monotonic() < deadline) and (done := indexing.index_next()):
         rows += done
         progress(f"{rows:,} events indexed")
     return Refreshed(rows, changed=bool(rows))
@@ -90,9 +95,10 @@ def _reconcile_index(fix: bool, progress: Progress) -> Reconciled:
         checked, pending, count = checked + compared, pending + waiting, count + len(wrong)
         samples += [f"post_documents: post {post} differs" for post in wrong[:SAMPLES]]
         progress(f"{checked:,} posts compared")
-    if fix and count:
-        while indexing.index_next():
-            pass
+    if fix:
+        backend().tidy()
+        while count and indexing.index_next():
+            progress("indexing what differed")
     return Reconciled(checked, count, samples[:SAMPLES], pending, fixed=fix)
 
 

@@ -15,9 +15,10 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils.module_loading import import_string
 
-from config import prepared
+from config import leases, prepared, readmodels
 from config.sqlfiles import queries
 
+LEASE = "reindex posts"
 CANDIDATES = 200  # of each route
 MATCHES_LOOKED_AT = 2_000  # of those that have the words, before they are ranked
 
@@ -77,6 +78,9 @@ class Backend(Protocol):
         What `apply` is given meanwhile reaches both. Returns how many documents it holds.
         """
 
+    def tidy(self) -> None:
+        """Remove what a rebuild that was killed has left."""
+
     def size(self) -> int:
         """How many bytes the index takes."""
 
@@ -130,18 +134,36 @@ class PostgresBackend:
     def rebuild(
         self, documents: Iterable[Sequence[Document]], progress: Callable[[int], None]
     ) -> int:
-        """See Backend. Killed half way, the next one begins anew."""
+        """See Backend. Killed half way, the next one begins anew. Raises `readmodels.Busy`."""
+        owner = leases.new_owner()
+        if not leases.take(LEASE, owner):
+            raise readmodels.Busy("another reindex is at work; try again when it is done")
+        try:
+            return self._rebuild(documents, progress, owner)
+        finally:
+            leases.release(LEASE, owner)
+
+    def tidy(self) -> None:
+        """Drop what a killed rebuild has left: every change would be written to it as well."""
+        owner = leases.new_owner()
+        if _is_rebuilding() and leases.take(LEASE, owner):
+            with connection.cursor() as cursor:
+                cursor.execute("DROP TABLE IF EXISTS post_documents_next")
+            leases.release(LEASE, owner)
+
+    def _rebuild(self, documents, progress, owner: str) -> int:
         with transaction.atomic(durable=True), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('spyglass reindex'))")
             cursor.execute("DROP TABLE IF EXISTS post_documents_next")
             cursor.execute("CREATE TABLE post_documents_next (LIKE post_documents INCLUDING ALL)")
         total = 0
         for part in documents:
             with transaction.atomic(durable=True):
+                _hold(owner)
                 # What events have brought meanwhile is newer.
                 total += _write("post_documents_next", part, replace=False)
             progress(total)
         with transaction.atomic(durable=True), connection.cursor() as cursor:
+            _hold(owner)
             # Nobody applies events while the tables change their names.
             cursor.execute(
                 "LOCK TABLE post_documents, post_documents_next IN ACCESS EXCLUSIVE MODE"
@@ -158,6 +180,12 @@ class PostgresBackend:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_total_relation_size('post_documents')")
             return cursor.fetchone()[0]
+
+
+def _hold(owner: str) -> None:
+    """Keep the lease, in the transaction that writes under it. Raises `readmodels.Busy`."""
+    if not leases.extend(LEASE, owner):
+        raise readmodels.Busy("the reindex has lost its lease: somebody else has begun another")
 
 
 def _is_rebuilding() -> bool:

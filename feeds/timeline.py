@@ -47,7 +47,10 @@ class Page:
 
 
 def read(*, viewer: Profile, limit: int, after: Position | None = None) -> Page:
-    """A page of the viewer's timeline. Three queries at most, four below the floor."""
+    """A page of the viewer's timeline: three statements, a fourth below the floor.
+
+    Somebody whose timeline is not kept yet costs two more, which have it kept.
+    """
     started = time.perf_counter()
     rows, how = positions(viewer=viewer, limit=limit + 1, after=after)
     page = rows[:limit]
@@ -93,6 +96,7 @@ def _cached(
     key = caching.prefixed(f"feeds:window:{viewer.pk}:{viewer.timeline_version}")
     data = caching.attempt(lambda: caching.valkey().get(key), None)
     FEED_CACHE.labels("miss" if data is None else "hit").inc()
+    how = "computed" if data is None else "cached"
     if data is None:
         if asked["at"] != NEWEST[0]:
             return None  # somebody turns pages: what they need lies deeper
@@ -119,7 +123,7 @@ def _cached(
         rows = [row for row in rows if (row[1], row[0]) >= end]
         if len(rows) < asked["limit"]:
             return None
-    return rows, "cached"
+    return rows, how
 
 
 def _window(viewer: Profile) -> dict[str, Any]:

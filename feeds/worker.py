@@ -22,6 +22,7 @@ WORKER = "feed worker"  # the Heartbeat row
 CHANNEL = "feeds"
 BEAT_SECONDS = 15
 POLL_SECONDS = 1
+TURN_SECONDS = 5  # of one delivery, after which others have theirs
 
 
 def work(stop: threading.Event) -> None:
@@ -40,7 +41,10 @@ def work(stop: threading.Event) -> None:
                 runs.beat(WORKER)
                 beat_due = time.monotonic() + BEAT_SECONDS
             ear.forget()
-            delivered = fanout.deliver_next(go_on=lambda: not stop.is_set())
+            turn = time.monotonic() + TURN_SECONDS
+            delivered = fanout.deliver_next(
+                go_on=lambda: not stop.is_set() and time.monotonic() < turn
+            )
             return bool(delivered + fanout.build_timelines() + fanout.fill_follows())
 
         _repeat(stop, step, lambda: ear.wait(POLL_SECONDS, stop))

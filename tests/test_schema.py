@@ -216,7 +216,7 @@ def test_no_input_breaks_the_api(api, mode):
         called.add(operation.definition.raw["operationId"])
 
         @settings(
-            max_examples=80,
+            max_examples=40,
             deadline=None,
             derandomize=True,
             phases=[Phase.explicit, Phase.generate],

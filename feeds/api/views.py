@@ -84,7 +84,8 @@ class FeedView(MemberView):
         params = serializers.PageQuery.parse(request)
         me = self.me(request)
         page = timeline.read(viewer=me, limit=params["limit"], after=_position(params, "feed"))
-        return _private(request, _page(page, "feed"))
+        state = {"cached": "hit", "computed": "miss"}.get(page.how, "")
+        return caching.respond_private(request, dumps(_page(page, "feed")), state)
 
 
 class PostsView(MemberView):
@@ -174,7 +175,10 @@ class PostView(APIView):
         me = MemberView.me(self, request)
         with _refusals():
             actions.edit_post(post_id=_key(post_id), author=me, **changes)
-        return _private(request, shown.posts([post_id], me.pk)[0])
+        found = shown.posts([post_id], me.pk)
+        if not found:  # deleted for good since
+            raise _no("post")
+        return _private(request, found[0])
 
     @extend_schema(
         operation_id="posts_delete",

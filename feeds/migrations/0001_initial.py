@@ -132,6 +132,27 @@ class Migration(migrations.Migration):
                     },
                 ),
                 migrations.CreateModel(
+                    name="Fill",
+                    fields=[
+                        (
+                            "pk",
+                            models.CompositePrimaryKey(
+                                "follower_id",
+                                "followee_id",
+                                blank=True,
+                                editable=False,
+                                primary_key=True,
+                                serialize=False,
+                            ),
+                        ),
+                        ("follower_id", models.IntegerField()),
+                        ("followee_id", models.IntegerField()),
+                    ],
+                    options={
+                        "db_table": "feed_fills",
+                    },
+                ),
+                migrations.CreateModel(
                     name="Follow",
                     fields=[
                         (
@@ -560,6 +581,22 @@ class Migration(migrations.Migration):
                     operation="UPDATE",
                     pgid="pgtrigger_feeds_log_profile_updates_c913d",
                     referencing="REFERENCING OLD TABLE AS old_rows  NEW TABLE AS new_rows ",
+                    table="profiles",
+                    when="AFTER",
+                ),
+            ),
+        ),
+        pgtrigger.migrations.AddTrigger(
+            model_name="profile",
+            trigger=pgtrigger.compiler.Trigger(
+                name="feeds_drop_timelines",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    func="\n                    DELETE FROM user_feeds AS u USING old_rows AS o WHERE u.user_id = o.user_id;\n                    RETURN NULL;\n                ",
+                    hash="2838e7151a077243dd7d0f57d3d451437ae144f3",
+                    level="STATEMENT",
+                    operation="DELETE",
+                    pgid="pgtrigger_feeds_drop_timelines_a19e8",
+                    referencing="REFERENCING OLD TABLE AS old_rows ",
                     table="profiles",
                     when="AFTER",
                 ),

@@ -37,8 +37,9 @@ CREATE TABLE posts (
     views_count bigint NOT NULL DEFAULT 0 CHECK (views_count >= 0),
     impressions_count bigint NOT NULL DEFAULT 0 CHECK (impressions_count >= 0)
 ) WITH (fillfactor = 70);
--- What somebody posted, newest first: profiles, and timelines that are computed.
-CREATE INDEX posts_author ON posts (author_id, created_at DESC, id DESC) WHERE NOT is_deleted;
+-- What somebody posted, newest first: profiles, and timelines that are computed. Of all, as what goes
+-- with its author is looked for by it.
+CREATE INDEX posts_author ON posts (author_id, created_at DESC, id DESC);
 -- The same of those that are not delivered.
 CREATE INDEX posts_pulled ON posts (author_id, created_at DESC, id DESC)
     WHERE delivery = 'pull' AND NOT is_deleted;
@@ -76,9 +77,9 @@ CREATE TABLE comments (
     created_at timestamptz NOT NULL DEFAULT now(),
     edited_at timestamptz
 );
--- The comments of a post, newest first.
-CREATE INDEX comments_post ON comments (post_id, id DESC) WHERE NOT is_deleted;
--- What goes with its author, and with its post.
+-- The comments of a post, newest first. Of all: what goes with its post.
+CREATE INDEX comments_post ON comments (post_id, id DESC);
+-- What goes with its author.
 CREATE INDEX comments_author ON comments (author_id);
 
 -- Who follows whom. `is_filled`: the follower's timeline holds what the followee had posted before;

@@ -55,6 +55,14 @@ CREATE INDEX feed_fanouts_author ON feed_fanouts (author_id);
 -- The next one to deliver.
 CREATE INDEX feed_fanouts_due ON feed_fanouts (due_at, post_id);
 
+-- Follows whose followee's older posts a worker is to put into the follower's timeline.
+CREATE TABLE feed_fills (
+    follower_id integer NOT NULL,
+    followee_id integer NOT NULL,
+    PRIMARY KEY (follower_id, followee_id),
+    FOREIGN KEY (follower_id, followee_id) REFERENCES follows ON DELETE CASCADE
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
 -- Authors some of whose posts are pulled, and when the newest of these was posted.
 CREATE TABLE pull_authors (
     author_id integer PRIMARY KEY REFERENCES profiles (user_id) ON DELETE CASCADE,

@@ -151,6 +151,10 @@ FROM profiles AS p WHERE p.user_id = %(person)s;
 SELECT p.user_id, p.handle, p.display_name FROM follows AS f
 JOIN profiles AS p ON p.user_id = f.follower_id
 WHERE f.followee_id = %(person)s AND f.follower_id > %(after)s
+    AND NOT EXISTS (
+        SELECT FROM blocks AS b
+        WHERE b.user_id = f.follower_id AND b.target_id = %(me)s
+            OR b.user_id = %(me)s AND b.target_id = f.follower_id)
 ORDER BY f.follower_id LIMIT %(limit)s;
 
 -- name: followed_by
@@ -158,6 +162,10 @@ ORDER BY f.follower_id LIMIT %(limit)s;
 SELECT p.user_id, p.handle, p.display_name FROM follows AS f
 JOIN profiles AS p ON p.user_id = f.followee_id
 WHERE f.follower_id = %(person)s AND f.followee_id > %(after)s
+    AND NOT EXISTS (
+        SELECT FROM blocks AS b
+        WHERE b.user_id = f.followee_id AND b.target_id = %(me)s
+            OR b.user_id = %(me)s AND b.target_id = f.followee_id)
 ORDER BY f.followee_id LIMIT %(limit)s;
 
 -- name: claim_fanout
@@ -197,6 +205,10 @@ WHERE post_id = %(post)s;
 -- name: fanout_done
 -- The last delivery is made.
 DELETE FROM feed_fanouts WHERE post_id = %(post)s RETURNING delivered;
+
+-- name: fanout_released
+-- A delivery that was interrupted is due at once, for whoever comes next.
+UPDATE feed_fanouts SET due_at = now(), attempts = 0 WHERE post_id = %(post)s;
 
 -- name: fanout_failed
 -- A delivery is tried again after a pause.
@@ -238,6 +250,33 @@ INSERT INTO feed_states (user_id) VALUES (%(me)s) ON CONFLICT DO NOTHING;
 UPDATE feed_states SET last_read_at = now(), visits = visits + 1
 WHERE user_id = %(me)s AND last_read_at < now() - interval '10 minutes';
 
+-- name: note_pulled
+-- An author has a post that is looked up; the newest counts.
+INSERT INTO pull_authors (author_id, newest_at) VALUES (%(author)s, %(at)s)
+ON CONFLICT (author_id) DO UPDATE
+    SET newest_at = greatest(pull_authors.newest_at, excluded.newest_at);
+
+-- name: wrong_pull_authors
+-- Authors whose newest post that is looked up is newer than is noted; noted now, where asked: (author).
+WITH wrong AS (
+    SELECT a.author_id, p.created_at FROM pull_authors AS a
+    CROSS JOIN LATERAL (
+        SELECT created_at FROM posts
+        WHERE author_id = a.author_id AND delivery = 'pull' AND NOT is_deleted
+        ORDER BY created_at DESC, id DESC LIMIT 1
+    ) AS p
+    WHERE p.created_at > a.newest_at
+), mended AS (
+    UPDATE pull_authors AS a SET newest_at = w.created_at FROM wrong AS w
+    WHERE a.author_id = w.author_id AND %(fix)s
+)
+SELECT author_id FROM wrong ORDER BY author_id;
+
+-- name: queue_fill
+-- A worker is to put what somebody had posted into a follower's timeline.
+INSERT INTO feed_fills (follower_id, followee_id) VALUES (%(me)s, %(author)s)
+ON CONFLICT DO NOTHING;
+
 -- name: unbuilt_timelines
 -- Timelines that are to be built; the transaction keeps the right to do so.
 SELECT user_id FROM feed_states WHERE built_at IS NULL
@@ -272,12 +311,18 @@ UPDATE feed_states SET built_at = now(),
     floor_id = coalesce((SELECT id FROM oldest), 0)
 WHERE user_id = %(me)s;
 
--- name: unfilled_follows
--- Follows of people with a timeline that what was posted before them is not in yet.
-SELECT f.follower_id, f.followee_id
-FROM follows AS f JOIN feed_states AS s ON s.user_id = f.follower_id AND s.built_at IS NOT NULL
-WHERE NOT f.is_filled
-ORDER BY f.follower_id, f.followee_id LIMIT %(limit)s FOR UPDATE OF f SKIP LOCKED;
+-- name: claim_fills
+-- Takes follows that are to be filled: (follower, followee, whether the follower has a timeline). They
+-- come back where the transaction fails; without a timeline there is nothing to fill.
+WITH claimed AS (
+    DELETE FROM feed_fills WHERE (follower_id, followee_id) IN (
+        SELECT follower_id, followee_id FROM feed_fills LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    RETURNING follower_id, followee_id
+)
+SELECT c.follower_id, c.followee_id, s.user_id IS NOT NULL
+FROM claimed AS c
+LEFT JOIN feed_states AS s ON s.user_id = c.follower_id AND s.built_at IS NOT NULL
+ORDER BY c.follower_id, c.followee_id;
 
 -- name: fill_follow
 -- Puts what a followee had posted into a timeline, up to the cap, above which the floor rises then.
@@ -563,10 +608,19 @@ SELECT u.username, u.id FROM auth_user AS u JOIN profiles AS p ON p.user_id = u.
 WHERE u.username = ANY (%(names)s);
 
 -- name: import_follows
--- Follows that are not there yet.
-INSERT INTO follows (follower_id, followee_id)
-SELECT * FROM unnest(%(followers)s::integer[], %(followees)s::integer[])
-ON CONFLICT DO NOTHING;
+-- Follows that are not there yet; those of people who have a timeline are to be filled: (how many).
+WITH made AS (
+    INSERT INTO follows (follower_id, followee_id)
+    SELECT * FROM unnest(%(followers)s::integer[], %(followees)s::integer[])
+    ON CONFLICT DO NOTHING
+    RETURNING follower_id, followee_id
+), queued AS (
+    INSERT INTO feed_fills (follower_id, followee_id)
+    SELECT m.follower_id, m.followee_id
+    FROM made AS m JOIN feed_states AS s ON s.user_id = m.follower_id
+    ON CONFLICT DO NOTHING
+)
+SELECT follower_id FROM made;
 
 -- name: monthly_posts
 -- One imported post a month of each author, made where there is none: (author, month, post).

@@ -154,6 +154,26 @@ def test_an_entry_that_kills_its_workers_is_buried(consumer, valkey, post, monke
     assert views(post) == 0
 
 
+def test_only_the_entry_that_fails_is_buried(consumer, valkey, post, monkeypatch):
+    for _ in range(3):
+        stream.offer([event(post.pk)])
+    read, failed = stream._read, []
+
+    def sometimes(entry, events):
+        if not failed or failed == [entry.id]:
+            failed[:] = [entry.id]
+            raise RuntimeError("a fault of ours")
+        return read(entry, events)
+
+    monkeypatch.setattr(stream, "_read", sometimes)
+    assert consumer.step(wait_seconds=0.01) == 2
+    assert "RuntimeError" in DeadLetter.objects.get().reason
+    assert not valkey.xlen(stream.key())
+    monkeypatch.undo()
+    assert stream.retry_dead(ids=[DeadLetter.objects.get().pk]) == (1, 0)
+    assert views(post) == 3
+
+
 def test_events_of_what_is_gone_count_nowhere(consumer, post):
     stream.offer([event(post.pk + 1_000), event(post.pk)])
     assert consumer.step(wait_seconds=0.01) == 2

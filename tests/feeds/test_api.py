@@ -337,3 +337,39 @@ def test_a_user_who_goes_takes_everything_along(ann, bob):
     shown = bob.read(f"posts/{post['id']}").json()
     assert shown["likes_count"] == 0
     assert bob.read("me/profile").json()["followers_count"] == 0
+
+
+def test_lists_of_people_leave_out_who_has_blocked(ann, bob):
+    carl = member("carl")
+    for person in (ann, carl):
+        do(person, f"people/{bob.user.pk}/follow")
+    do(carl, f"people/{ann.user.pk}/block")
+    followers = ann.read(f"people/{bob.user.pk}/followers").json()["results"]
+    assert [one["handle"] for one in followers] == ["ann"]
+
+
+def test_a_taken_handle_locks_nobody_out(ann):
+    from django.contrib.auth import get_user_model
+
+    user = get_user_model().objects.create_user("\u65e5\u672c")
+    taken = ann.send("me/profile", {"handle": f"user-{user.pk}"}, method="PATCH")
+    assert taken.status_code == 200
+    assert actions.ensure_profile(user).handle.startswith(f"user-{user.pk}-")
+
+
+def test_an_old_post_that_becomes_public_hides_no_newer_one(ann, bob, settings):
+    from datetime import UTC, datetime
+
+    from feeds.models import Profile
+
+    do(ann, f"people/{bob.user.pk}/follow")
+    feed(ann)
+    fanout.drain()
+    Profile.objects.filter(pk=bob.user.pk).update(is_pulled=True)
+    author = Profile.objects.get(pk=bob.user.pk)
+    old = actions.create_post(
+        author=author, text="old", visibility="private", created_at=datetime(2020, 1, 1, tzinfo=UTC)
+    )
+    new = actions.create_post(author=author, text="new")
+    actions.edit_post(post_id=old.pk, author=author, visibility="public")
+    assert feed(ann) == [new.pk, old.pk]

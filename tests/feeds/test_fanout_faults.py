@@ -5,10 +5,11 @@ import signal
 import time
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from config import readmodels
-from feeds import actions, timeline
+from feeds import actions, fanout, timeline
 from feeds.models import Fanout, FeedState, Follow, Post, Profile, UserFeed
 from tests.feeds.people import profile
 
@@ -92,7 +93,10 @@ def test_an_account_that_goes_in_pieces_goes(settings):
     actions.comment(post_id=other.pk, author=author, text="z")
     actions.react(post_id=other.pk, user=author, reaction=actions.LIKE)
     Post.objects.filter(pk=post.pk).delete()  # as far as it came
-    actions.delete_account(user_id=author.pk)
+    timeline.read(viewer=author, limit=1)
+    fanout.drain()
+    call_command("delete_account", author.user.username)
+    assert not UserFeed.objects.filter(user_id=author.pk).exists()
     assert not Profile.objects.filter(pk=author.pk).exists()
     other.refresh_from_db()
     assert (other.likes_count, other.comments_count) == (0, 0)

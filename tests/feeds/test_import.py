@@ -52,6 +52,21 @@ def test_bad_lines_are_told_and_the_rest_goes_in(tmp_path, capsys):
     assert Follow.objects.count() == 4
 
 
+def test_names_that_are_no_handles_or_somebodys(tmp_path):
+    from tests.feeds.people import profile
+
+    other = profile("gh-bob")
+    other.user.username = "other"
+    other.user.save()
+    long = "x" * 50
+    path = write(tmp_path / "graph.csv", f"user_a,user_b\njos\u00e9,2\n{long},2\nbob,2\n3,2\n")
+    report = importing.import_follows(
+        path, prefix="gh-", columns=("user_a", "user_b"), mutual=False
+    )
+    assert (report.rejected, report.added) == (3, 1)
+    assert report.errors[2] == "'bob': that handle is somebody else's"
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(CommandError, match="No such file"):
         call_command("import_graph", tmp_path / "nothing.csv")

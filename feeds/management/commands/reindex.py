@@ -1,7 +1,8 @@
 import time
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from config import readmodels
 from feeds import indexing
 
 
@@ -21,5 +22,8 @@ class Command(BaseCommand):
                 shown = time.monotonic()
                 self.stderr.write(f"  {count:,} posts")
 
-        count = indexing.reindex(progress)
+        try:
+            count = indexing.reindex(progress)
+        except readmodels.Busy as error:
+            raise CommandError(str(error)) from error
         self.stdout.write(f"{count:,} posts indexed in {time.monotonic() - started:.1f} s")
