@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.utils import timezone
 
 from config import jobs
-from feeds import actions
+from feeds import actions, timeline
 from feeds.models import Comment, Follow, Like, Post, Profile
 
 PEOPLE = {"small": 40, "medium": 400}
@@ -78,6 +78,8 @@ def load(*, size: str, seed: int, progress: Callable[[str], None] = lambda text:
     for back in range(DAYS, 0, -1):
         day = today - timedelta(days=back)
         rows += _day(people, day, random.Random(f"{seed} {day}"))  # noqa: S311 -- no secret
+    for person in people[::2]:  # who read now and then, and so have a timeline that is kept
+        timeline.read(viewer=person, limit=1)
     progress(f"{rows:,} rows of {len(people):,} people")
     for name in ("fold_counters", "refresh_feeds"):
         progress(f"running {name}")

@@ -260,6 +260,7 @@ class FeedState(models.Model):
 
     class Meta:
         db_table = "feed_states"
+        verbose_name = "timeline"
 
     def __str__(self) -> str:
         return f"timeline of {self.user_id}"

@@ -360,6 +360,7 @@ class Migration(migrations.Migration):
                         ("visits", models.BigIntegerField(default=1)),
                     ],
                     options={
+                        "verbose_name": "timeline",
                         "db_table": "feed_states",
                     },
                 ),
