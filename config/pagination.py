@@ -95,7 +95,8 @@ def _read_text(value: Any) -> str:
 
 
 def _read_integer(value: Any) -> int:
-    if type(value) is not int or not -_BIGINT <= value < _BIGINT:
+    # Without the least bigint: in a text, -9223372036854775808::bigint negates what is too large.
+    if type(value) is not int or not -_BIGINT < value < _BIGINT:
         raise ValueError(value)
     return value
 

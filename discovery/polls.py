@@ -28,6 +28,8 @@ ERROR_LENGTH = 1_000
 WHOLE = ""  # the calendar of a bucket that is polled as one
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# As JSON writes it; behind an even number of backslashes, else it is text about it.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UNWANTED = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -223,7 +225,7 @@ def _polled_at(value: Any, _name: str, _errors: dict) -> datetime:
         raise _Refused("Lies before 2000-01-01.")
     if moment > timezone.now() + CLOCK_SKEW:
         raise _Refused("Lies in the future.")
-    return moment
+    return moment.astimezone(UTC)  # PostgreSQL reads no offsets of 16 hours and more
 
 
 def _starts_at(value: Any) -> datetime | None:
@@ -232,7 +234,7 @@ def _starts_at(value: Any) -> datetime | None:
     moment = _moment(value) if not isinstance(value, datetime) else value
     if not 2000 <= moment.year <= 2200:
         raise _Refused("Must lie in the years 2000 to 2200.")
-    return moment
+    return moment.astimezone(UTC) if moment.tzinfo else moment
 
 
 def _integer(value: Any, least: int, most: int) -> int | None:
@@ -263,7 +265,7 @@ def _payload(value: Any) -> dict[str, Any]:
         raise _Refused("Cannot be written as JSON.") from error
     if size > PAYLOAD_BYTES:
         raise _Refused(f"Must be {PAYLOAD_BYTES:,} bytes of JSON at most, not {size:,}.")
-    if b"\\u0000" in orjson.dumps(value):
+    if _NUL.search(orjson.dumps(value)):
         raise _Refused("Contains the character U+0000.")
     return dict(value)
 

@@ -34,6 +34,7 @@ COOLDOWN_MAX_SECONDS = 86_400
 MESSAGES_MAX_PER_HOUR = 3_600
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
 MAX_ID = 2**63 - 1
+MOST_ERRORS = 50  # in one answer
 
 _UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -134,6 +135,8 @@ def clean(given: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
     """
     cleaned, errors = {}, {}
     for name, value in given.items():
+        if len(errors) >= MOST_ERRORS:
+            break
         try:
             cleaned[name] = _check_of(name)(value)
         except _Refused as refused:

@@ -43,8 +43,8 @@ NAME_LENGTH = 100
 BIO_LENGTH = 1_000
 HANDLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}\Z")
 _NOT_INHANDLES = re.compile(r"[^a-z0-9_.-]+")
-# Control characters but tab and newline, and what UTF-8 cannot hold.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+# Control characters but tab and the ends of lines, and what UTF-8 cannot hold.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class Invalid(ValueError):
@@ -212,6 +212,7 @@ def edit_comment(*, comment_id: int, author: Profile, text: Any) -> Comment:
         raise Invalid(text=reason)
     with transaction.atomic():
         one = _own(Comment, comment_id, author)
+        _visible(one.post_id, author)
         one.text, one.edited_at = text, timezone.now()
         one.save(update_fields=["text", "edited_at"])
     return one
@@ -476,11 +477,12 @@ def _wrong_media(value: Any) -> str:
     for url in value:
         try:
             parts = urlsplit(url)
+            host = parts.hostname if parts.port != 0 else None  # a port beyond 65,535 is none
         except ValueError:
             return "Holds something that is no URL."
         if (
             parts.scheme not in ("http", "https")
-            or not parts.netloc
+            or not host
             or len(url) > URL_LENGTH
             or _UNPRINTABLE.search(url)
             or any(one.isspace() for one in url)

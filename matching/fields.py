@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.utils import timezone
@@ -170,7 +170,7 @@ def _moment(value: Any) -> datetime | None:
         raise _Refused(f"Must be before {LAST_DAY}.")
     if value <= timezone.now():
         raise _Refused("Must be in the future.")
-    return value
+    return value.astimezone(UTC)  # PostgreSQL reads no offsets of 16 hours and more
 
 
 _CHECKS = {

@@ -280,6 +280,10 @@ class StreamView(APIView):
     permission_classes = [PublicRead]
     renderer_classes = [_EventStreamRenderer]
 
+    def head(self, request) -> HttpResponse:
+        """Without the stream: Django's own would take a place and hold it."""
+        return HttpResponse(content_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
     @extend_schema(exclude=True)  # a stream has no document; docs/api.md describes it
     def get(self, request) -> StreamingHttpResponse:
         since = serializers.NewDropsQuery.parse(request).get("since")

@@ -307,6 +307,9 @@ def _no_such_watch() -> Problem:
 def _fields(request) -> dict[str, Any]:
     if not isinstance(request.data, Mapping):
         raise invalid(body="Must be a JSON object.")
+    taken = request.data.keys() & {"user", "watch_id"}  # names of ours, not of fields
+    if taken:
+        raise invalid(**dict.fromkeys(sorted(taken), "Is not a field here."))
     return dict(request.data)
 
 

@@ -226,3 +226,33 @@ def test_staff_prune_at_once(feeder, person, polled):
     assert done.status_code == 200
     assert {each["name"] for each in done.json()["results"]} >= {"drop_events", "venues"}
     assert set(done.json()["results"][0]) == fields(serializers.PrunedSerializer)
+
+
+@pytest.mark.parametrize("offset", ["+16:00", "+23:00", "-23:59"])
+def test_offsets_beyond_those_of_postgresql(feeder, offset):
+    from datetime import datetime, timedelta
+
+    from django.utils import timezone
+
+    zone = datetime.fromisoformat(f"2026-01-01T00:00:00{offset}").tzinfo
+    now = timezone.now()
+    for slots in ([], [{"venue": "a", "starts_at": (now + timedelta(days=1)).astimezone(zone)}]):
+        body = {"source": "far", "polled_at": timezone.now().astimezone(zone).isoformat()}
+        body["slots"] = [slot | {"starts_at": slot["starts_at"].isoformat()} for slot in slots]
+        assert feeder.send("discovery/polls", body).status_code == 200
+
+
+def test_head_takes_no_place_in_the_streams(client):
+    for _ in range(6):
+        assert client.head("/api/v1/chat/watches/stream").status_code == 200
+
+
+def test_text_about_a_nul_is_none(feeder):
+    from django.utils import timezone
+
+    body = {"source": "texts", "polled_at": timezone.now().isoformat()}
+    fine = body | {"slots": [{"venue": "a", "slot_id": "s", "payload": {"a": "\\u0000"}}]}
+    accepted = feeder.send("discovery/polls", fine)
+    assert accepted.status_code == 200, accepted.content
+    nul = body | {"slots": [{"venue": "a", "slot_id": "s", "payload": {"a": "\0"}}]}
+    assert feeder.send("discovery/polls", nul).status_code == 400

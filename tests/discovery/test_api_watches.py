@@ -325,3 +325,18 @@ def test_what_was_given_up_says_why(ann):
     [row] = ann.read(f"watches/{made['id']}/notifications").json()["results"]
     assert (row["state"], row["error"], row["attempts"]) == ("dead", "410 gone", 5)
     assert notifier.retry_notifications(ids=[row["id"]]) == 1
+
+
+@pytest.mark.parametrize("name", ["user", "watch_id"])
+def test_names_of_arguments_are_no_fields(person, name):
+    ann = person("ann", "watches")
+    for method, path in (("POST", "watches"), ("PATCH", "watches/1")):
+        refused = ann.send(path, {"channel": "none", name: 1}, method=method)
+        assert refused.status_code == 400
+        assert refused.json()["errors"] == [{"name": name, "reason": "Is not a field here."}]
+
+
+def test_a_flood_of_unknown_fields_is_answered_shortly(person):
+    refused = person("ann", "watches").send("watches", {f"k{at}": 0 for at in range(20_000)})
+    assert refused.status_code == 400
+    assert len(refused.content) < 50_000

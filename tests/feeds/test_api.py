@@ -373,3 +373,22 @@ def test_an_old_post_that_becomes_public_hides_no_newer_one(ann, bob, settings):
     new = actions.create_post(author=author, text="new")
     actions.edit_post(post_id=old.pk, author=author, visibility="public")
     assert feed(ann) == [new.pk, old.pk]
+
+
+def test_what_is_blocked_may_not_be_spoken_to_by_an_old_comment(ann, bob):
+    post = say(ann)
+    said = bob.send(f"posts/{post['id']}/comments", {"text": "x"}).json()["id"]
+    do(ann, f"people/{bob.user.pk}/block")
+    assert bob.send(f"comments/{said}", {"text": "y"}, method="PATCH").status_code == 404
+    assert bob.send(f"comments/{said}", method="DELETE").status_code == 204
+
+
+def test_lines_of_windows_and_forged_cursors(ann):
+    from config.pagination import encode_cursor
+
+    assert say(ann, "one\r\ntwo")["text"] == "one\r\ntwo"
+    from datetime import UTC, datetime
+
+    cursor = encode_cursor(datetime(1, 1, 1, tzinfo=UTC), -(2**63), kind=f"posts:{ann.user.pk}")
+    assert ann.read(f"people/{ann.user.pk}/posts?cursor={cursor}").status_code == 400
+    assert ann.send(f"people/{ann.user.pk}").status_code == 405
