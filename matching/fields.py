@@ -23,6 +23,8 @@ ATTRIBUTES_MAX_BYTES = 10_000  # as JSON
 FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2200, 1, 1)
 
 # Control characters but tab, line feed and carriage return; and lone surrogates, which UTF-8 lacks.
+# A tenth of a micrometre. What PostgreSQL multiplies must not vanish below its smallest number.
+DEGREE_PLACES = 12
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -115,7 +117,7 @@ def _degrees(limit: int):
             raise _Refused("Must be a number of degrees.")
         if not -limit <= value <= limit:  # NaN is not, either
             raise _Refused(f"Must be from -{limit} to {limit} degrees.")
-        return float(value)
+        return round(float(value), DEGREE_PLACES)
 
     return check
 

@@ -62,6 +62,16 @@ def pytest_configure(config: pytest.Config) -> None:
     assert settings.DATABASES  # reads the settings: pytest-django sets Django up only after that
 
 
+# The longest, which several processes must begin with, so that none is left alone with one of them.
+_FIRST = ("test_schema.py", "test_scripts.py", "test_recordings.py", "test_query_counts.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; `--no-loadscope-reorder` keeps that order."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
 def _servers(folder: Path) -> dict[str, PostgresServer | ValkeyServer]:
     return {
         "DATABASE_URL": PostgresServer(folder / "pg", fast=True),

@@ -27,7 +27,11 @@ class PageQuery(QuerySerializer):
     """Parameters of a list by keyset."""
 
     limit = serializers.IntegerField(
-        required=False, default=LIMIT, min_value=1, max_value=MAX_LIMIT
+        required=False,
+        default=LIMIT,
+        min_value=1,
+        max_value=MAX_LIMIT,
+        help_text="How many at most.",
     )
     cursor = serializers.CharField(
         required=False, max_length=CURSOR_LENGTH, help_text="`next_cursor` of the page before."
@@ -38,10 +42,16 @@ class SearchQuery(QuerySerializer):
     """Parameters of GET posts/search."""
 
     q = serializers.CharField(max_length=Q_LENGTH, help_text="Words, as one would say them.")
-    kind = serializers.ChoiceField(KINDS, required=False)
-    author = serializers.IntegerField(required=False, min_value=1, max_value=2**31 - 1)
+    kind = serializers.ChoiceField(KINDS, required=False, help_text="Only of this kind.")
+    author = serializers.IntegerField(
+        required=False, min_value=1, max_value=2**31 - 1, help_text="Only of this person."
+    )
     limit = serializers.IntegerField(
-        required=False, default=LIMIT, min_value=1, max_value=SEARCH_LIMIT
+        required=False,
+        default=LIMIT,
+        min_value=1,
+        max_value=SEARCH_LIMIT,
+        help_text="How many at most.",
     )
 
 

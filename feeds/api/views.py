@@ -541,7 +541,7 @@ class FollowView(_TieView):
         summary="Follow a person no longer",
         tags=["people"],
         parameters=[_PERSON_ID],
-        responses={204: _DONE, **problems.responses(400, 401, 403)},
+        responses={204: _DONE, **problems.responses(400, 401, 403, 404)},
     )
     def delete(self, request, person_id: int) -> HttpResponse:
         return self.unset(request, person_id)
@@ -570,7 +570,7 @@ class MuteView(_TieView):
         summary="Mute a person no longer",
         tags=["people"],
         parameters=[_PERSON_ID],
-        responses={204: _DONE, **problems.responses(400, 401, 403)},
+        responses={204: _DONE, **problems.responses(400, 401, 403, 404)},
     )
     def delete(self, request, person_id: int) -> HttpResponse:
         return self.unset(request, person_id)
@@ -599,7 +599,7 @@ class BlockView(_TieView):
         summary="Block a person no longer",
         tags=["people"],
         parameters=[_PERSON_ID],
-        responses={204: _DONE, **problems.responses(400, 401, 403)},
+        responses={204: _DONE, **problems.responses(400, 401, 403, 404)},
     )
     def delete(self, request, person_id: int) -> HttpResponse:
         return self.unset(request, person_id)

@@ -159,7 +159,7 @@ class DegreesField(serializers.FloatField):
         value = super().to_internal_value(data)
         if not math.isfinite(value):
             raise serializers.ValidationError("Must be a finite number.")
-        return value
+        return round(value, fields.DEGREE_PLACES)
 
 
 @extend_schema_field(

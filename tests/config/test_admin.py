@@ -74,7 +74,7 @@ def test_every_screen_opens_in_one_look(admin_client, url, django_assert_max_num
     jobs.sync_schedules()
     jobs.enqueue("canary")
     page(admin_client, url)
-    with django_assert_max_num_queries(24):
+    with django_assert_max_num_queries(28):
         text = page(admin_client, url)
     assert "unfold/css/styles" in text
     assert "Read models" in text

@@ -56,6 +56,8 @@ class Worker:
             MATCHING_WORKERS="0",  # so that its first child is the cluster
             DISCOVERY_POLLERS="0",
             DISCOVERY_NOTIFIERS="0",
+            COUNTERS_WORKERS="0",
+            FEEDS_WORKERS="0",
             stdout=None,
             stderr=None,
             **options,

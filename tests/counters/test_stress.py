@@ -10,7 +10,7 @@ from counters import actions, declared
 from counters.declared import Counter
 from counters.models import Delta
 
-SECONDS = float(os.environ.get("SPYGLASS_STRESS_SECONDS", "8"))
+SECONDS = float(os.environ.get("SPYGLASS_STRESS_SECONDS", "6"))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -149,7 +149,7 @@ STEP = st.one_of(
 
 @given(st.lists(STEP, min_size=5, max_size=60))
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
