@@ -1,7 +1,7 @@
 """What the counters measure for `/metrics`, read when asked.
 
-What they count (`counter_folded_total`, `counter_events_total`, `counter_redelivered_total`)
-commits in PostgreSQL with what it counts.
+What they count (`counter_folded_total`, `counter_events_total`, `counter_redelivered_total`,
+`counter_consumer_errors_total`) commits in PostgreSQL with what it counts.
 """
 
 from collections.abc import Iterable

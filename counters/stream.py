@@ -197,7 +197,9 @@ def _count_carefully(entries: list[Entry]) -> int:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, staff read it there
             text = (entry.payload or b"").decode("utf-8", "replace").replace("\0", "\ufffd")
-            _bury([(entry, text, f"{type(error).__name__}: {error}"[:1_000])])
+            with transaction.atomic():
+                _bury([(entry, text, f"{type(error).__name__}: {error}"[:1_000])])
+                tally.add("counter_consumer_errors_total", 1)
     return counted
 
 
