@@ -238,23 +238,23 @@ def retry_dead(*, ids: Iterable[int], budget_seconds: float = RETRY_SECONDS) -> 
     """
     deadline = time.monotonic() + budget_seconds
     gone = kept = 0
-    for key in ids:
+    for letter_id in ids:
         if time.monotonic() > deadline:
             break
-        letter = DeadLetter.objects.filter(pk=key).first()
+        letter = DeadLetter.objects.filter(pk=letter_id).first()
         if letter is None:
             continue
         events: list[Event] = []
         reasons = _read(Entry(letter.entry, letter.payload.encode()), events)
         if reasons:
-            DeadLetter.objects.filter(pk=key).update(
+            DeadLetter.objects.filter(pk=letter_id).update(
                 attempts=letter.attempts + 1, reason=reasons[0][1]
             )
             kept += 1
             continue
         _make_days(events)
         with transaction.atomic():
-            if not DeadLetter.objects.filter(pk=key).delete()[0]:
+            if not DeadLetter.objects.filter(pk=letter_id).delete()[0]:
                 continue  # somebody else has retried it
             counted, known = apply_events(events)
             gone += 1

@@ -42,7 +42,7 @@ URL_LENGTH = 2_000
 NAME_LENGTH = 100
 BIO_LENGTH = 1_000
 HANDLE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}\Z")
-_NOT_INHANDLES = re.compile(r"[^a-z0-9_.-]+")
+_NOT_IN_HANDLES = re.compile(r"[^a-z0-9_.-]+")
 # Control characters but tab and the ends of lines, and what UTF-8 cannot hold.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -79,7 +79,7 @@ def ensure_profile(user) -> Profile:
     found = Profile.objects.filter(pk=user.pk).first()
     if found is not None:
         return found
-    wanted = _NOT_INHANDLES.sub("-", user.get_username().lower()).strip("-._")[:40]
+    wanted = _NOT_IN_HANDLES.sub("-", user.get_username().lower()).strip("-._")[:40]
     last = f"user-{user.pk}-{secrets.token_hex(4)}"  # somebody may have taken the one before
     tried = (wanted, f"{wanted}-{user.pk}", f"user-{user.pk}", last)
     for handle in filter(HANDLE.match, tried):
@@ -275,8 +275,10 @@ def mute(*, user: Profile, target_id: int) -> bool:
         raise Invalid(person="Is yourself.")
     with _unless_gone("person"), transaction.atomic():
         _raise_versions(user.pk)
-        _check_limit(Mute.objects.filter(user=user).count(), "mute")
-        return _insert_once("mutes", "user_id", "target_id", user.pk, target_id)
+        made = _insert_once("mutes", "user_id", "target_id", user.pk, target_id)
+        if made:
+            _check_limit(Mute.objects.filter(user=user).count() - 1, "mute")
+    return made
 
 
 def unmute(*, user: Profile, target_id: int) -> bool:
@@ -294,8 +296,9 @@ def block(*, user: Profile, target_id: int) -> bool:
     with _unless_gone("person"), transaction.atomic():
         # Both, so that neither is about to follow the other: that begins with the same lock.
         _raise_versions(user.pk, target_id)
-        _check_limit(Block.objects.filter(user=user).count(), "block")
         made = _insert_once("blocks", "user_id", "target_id", user.pk, target_id)
+        if made:
+            _check_limit(Block.objects.filter(user=user).count() - 1, "block")
         for follower, followee in ((user.pk, target_id), (target_id, user.pk)):
             Follow.objects.filter(follower_id=follower, followee_id=followee).delete()
             _forget(follower, followee)
