@@ -90,22 +90,37 @@ class Item(models.Model):
                 operation=pgtrigger.Update,
                 referencing=pgtrigger.Referencing(old="old_rows", new="new_rows"),
                 func="""
+                    -- Never a join of old_rows and new_rows: it keeps the plan of its first use,
+                    -- nested loops, and would be quadratic for the next bulk update.
                     DELETE FROM item_buckets AS b
-                    USING old_rows AS o JOIN new_rows AS n USING (id)
-                    WHERE b.item_id = n.id
-                        AND (n.kind, n.category, n.geohash, n.owner_id, n.status, n.is_deleted)
-                            IS DISTINCT FROM
-                            (o.kind, o.category, o.geohash, o.owner_id, o.status, o.is_deleted);
+                    USING (
+                        SELECT id, category, created_at, kind, owner_id, geohash, longitude,
+                            latitude
+                        FROM old_rows
+                        WHERE status = 'open' AND NOT is_deleted AND geohash IS NOT NULL
+                        EXCEPT
+                        SELECT id, category, created_at, kind, owner_id, geohash, longitude,
+                            latitude
+                        FROM new_rows
+                        WHERE status = 'open' AND NOT is_deleted AND geohash IS NOT NULL
+                    ) AS gone
+                    WHERE b.item_id = gone.id;
                     INSERT INTO item_buckets
                         (geohash6, category, item_id, created_at, kind, owner_id, geohash,
                         location_point)
-                    SELECT left(n.geohash, 6), n.category, n.id, n.created_at, n.kind, n.owner_id,
-                        n.geohash, n.location_point
-                    FROM old_rows AS o JOIN new_rows AS n USING (id)
-                    WHERE n.status = 'open' AND NOT n.is_deleted AND n.geohash IS NOT NULL
-                        AND (n.kind, n.category, n.geohash, n.owner_id, n.status, n.is_deleted)
-                            IS DISTINCT FROM
-                            (o.kind, o.category, o.geohash, o.owner_id, o.status, o.is_deleted)
+                    SELECT left(geohash, 6), category, id, created_at, kind, owner_id, geohash,
+                        point(longitude, latitude)
+                    FROM (
+                        SELECT id, category, created_at, kind, owner_id, geohash, longitude,
+                            latitude
+                        FROM new_rows
+                        WHERE status = 'open' AND NOT is_deleted AND geohash IS NOT NULL
+                        EXCEPT
+                        SELECT id, category, created_at, kind, owner_id, geohash, longitude,
+                            latitude
+                        FROM old_rows
+                        WHERE status = 'open' AND NOT is_deleted AND geohash IS NOT NULL
+                    ) AS come
                     ORDER BY 1, 2, 3;
                     DELETE FROM item_embeddings AS e USING new_rows AS n
                     WHERE e.item_id = n.id AND (n.status <> 'open' OR n.is_deleted);
@@ -116,27 +131,32 @@ class Item(models.Model):
                         AND (e.kind, e.category, e.country) IS DISTINCT FROM
                             (n.kind, n.category, n.country);
                     INSERT INTO item_embedding_changes (item_id)
-                    SELECT n.id FROM old_rows AS o JOIN new_rows AS n USING (id)
-                    WHERE n.status = 'open' AND NOT n.is_deleted
-                        AND (n.kind, n.title, n.description, n.category, n.country, n.status,
-                                n.is_deleted)
-                            IS DISTINCT FROM
-                            (o.kind, o.title, o.description, o.category, o.country, o.status,
-                                o.is_deleted);
+                    SELECT id
+                    FROM (
+                        SELECT id, kind, title, description, category, country
+                        FROM new_rows WHERE status = 'open' AND NOT is_deleted
+                        EXCEPT
+                        SELECT id, kind, title, description, category, country
+                        FROM old_rows WHERE status = 'open' AND NOT is_deleted
+                    ) AS changed;
                     INSERT INTO item_term_changes (kind, term, items)
                     SELECT changed.kind, counted.term, sum(changed.sign * counted.items)
                     FROM (
-                        SELECT o.kind, o.search, o.terms, -1 AS sign
-                        FROM old_rows AS o JOIN new_rows AS n USING (id)
-                        WHERE o.status = 'open' AND NOT o.is_deleted
-                            AND (n.kind, n.status, n.is_deleted, n.search, n.terms)
-                                IS DISTINCT FROM (o.kind, o.status, o.is_deleted, o.search, o.terms)
+                        (
+                            SELECT id, kind, search, terms, -1 AS sign
+                            FROM old_rows WHERE status = 'open' AND NOT is_deleted
+                            EXCEPT
+                            SELECT id, kind, search, terms, -1
+                            FROM new_rows WHERE status = 'open' AND NOT is_deleted
+                        )
                         UNION ALL
-                        SELECT n.kind, n.search, n.terms, 1
-                        FROM old_rows AS o JOIN new_rows AS n USING (id)
-                        WHERE n.status = 'open' AND NOT n.is_deleted
-                            AND (n.kind, n.status, n.is_deleted, n.search, n.terms)
-                                IS DISTINCT FROM (o.kind, o.status, o.is_deleted, o.search, o.terms)
+                        (
+                            SELECT id, kind, search, terms, 1
+                            FROM new_rows WHERE status = 'open' AND NOT is_deleted
+                            EXCEPT
+                            SELECT id, kind, search, terms, 1
+                            FROM old_rows WHERE status = 'open' AND NOT is_deleted
+                        )
                     ) AS changed, matching_counts(changed.search, changed.terms) AS counted
                     GROUP BY 1, 2
                     HAVING sum(changed.sign * counted.items) <> 0;

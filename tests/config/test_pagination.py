@@ -16,7 +16,7 @@ TYPES = (str, int, bool, Decimal, datetime, Decimal | None)
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=100)
 values = st.tuples(
     text,
-    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**63) + 1, 2**63 - 1),  # keys begin at 1: the least bigint is none, and refused
     st.booleans(),
     st.decimals(
         allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9

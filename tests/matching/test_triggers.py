@@ -289,3 +289,17 @@ def test_an_owner_that_goes_takes_everything_along(owner):
     run(("DELETE FROM auth_user WHERE id = %(owner)s", {}), owner)
     check_terms()
     assert rows("SELECT * FROM item_buckets") == rows("SELECT * FROM item_embeddings") == []
+
+
+def test_a_bulk_update_after_a_small_one_is_not_quadratic(owner):
+    """PL/pgSQL keeps the plan of the first use, which was made for one row."""
+    values = {
+        "many": 10_000, "kind": "lost", "status": "open", "category": "", "title": "Dog",
+        "terms": "dog", "place": [1.0, 2.0], "external": "",
+    }  # fmt: skip
+    run(insert(values), owner)
+    run(("SET LOCAL statement_timeout = '30s'", {}), owner)  # 2 s; with nested loops, minutes
+    for bound in ("= (SELECT min(id) FROM items)", "> 0"):
+        run((f"UPDATE items SET terms = 'cat', category = 'cat' WHERE id {bound}", {}), owner)
+    check_buckets()
+    check_terms()
