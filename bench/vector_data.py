@@ -133,6 +133,7 @@ def make(
             db.execute(definition)
         db.execute("VACUUM (ANALYZE) item_embeddings")
         db.execute("VACUUM (ANALYZE) items")
+        bench.manage(database, "run_job", "train_vector_lists")
         db.execute("CHECKPOINT")
 
 

@@ -8,7 +8,7 @@ from django.db import connection
 from config import daemons, readmodels
 from config.jobs import Run, job
 from config.sqlfiles import queries
-from matching import actions, embedding, metrics, queue, worker
+from matching import actions, embedding, lists, metrics, queue, worker
 
 daemons.register(daemons.Daemon("match worker", "match_worker", lambda: settings.MATCHING_WORKERS))
 
@@ -41,6 +41,18 @@ def match_queue(run: Run) -> int | None:
 def embed_items(run: Run) -> int:
     """The rows are the vectors written."""
     return embedding.drain(progress=run.progress)
+
+
+@job(
+    name="train_vector_lists",
+    cron="20 3 * * *",
+    timeout=timedelta(minutes=60),
+    description="Make the lists of vectors of large sides, and make them anew as these grow.",
+)
+def train_vector_lists(run: Run) -> int:
+    """The rows are the indexes made; their names stand in the run's detail."""
+    run.detail["made"] = lists.train(run.check)
+    return len(run.detail["made"])
 
 
 @job(

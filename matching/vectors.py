@@ -4,7 +4,9 @@ Three routes, by the estimated number of rows that pass. `exact` compares them a
 EXACT_ROWS. `coded`, beyond that, scans their 4-bit codes by Hamming distance and compares the best
 few thousand exactly. `graph` walks the HNSW index without the filter and filters what it brought:
 if enough pass, those are the nearest, however filter and vectors hang together; else one of the
-others follows.
+others follows. On a large side it reads some lists of an IVFFlat index as well (`lists.py`), for
+each misses what the other finds: the graph leaves a few vectors and whole clusters out of reach,
+lists what lies on the border between two.
 (Letting the index filter while it walks, pgvector's iterative scan, finds 61-68 % where filter and
 vectors correlate.)
 """
@@ -28,7 +30,9 @@ from config.sqlfiles import queries
 EXACT_ROWS = 130_000
 GRAPH_ROWS = 5_000  # below, comparing all is as quick as the graph
 GRAPH_SHARE = 0.25  # of a side, below which too few of the graph's neighbours would pass
-LARGE_SIDE = 300_000  # rows from which the walk through the graph keeps more candidates
+LARGE_SIDE = 300_000  # rows from which the graph alone leaves too much out of reach
+_PROBES = 12  # lists read of such a side, of about 1,000 rows each
+_EFFORT = (200, 400)  # candidates that the walk keeps (ef_search): of a small side, of a large one
 # Of so many codes as stand in a side, so many are compared exactly. In a group of near neighbours
 # (a cluster) codes part only the far from the near, and groups grow with the side: with 5,000
 # equally spread vectors in each, 500 give a recall of 0.89, 2,000 of 0.998, 3,000 of 1.
@@ -119,6 +123,7 @@ def _nearest(vector, among: _Filter, limit: int, exclude: Sequence[int]) -> Neig
     share = rows / max(1, side)
     if rows > GRAPH_ROWS and share >= GRAPH_SHARE:
         neighbours = math.ceil(limit / share) * (1 if share == 1 else 3) + len(exclude)
+        is_large = side >= LARGE_SIDE
         hits = _run(
             "graph",
             vector,
@@ -126,7 +131,8 @@ def _nearest(vector, among: _Filter, limit: int, exclude: Sequence[int]) -> Neig
             limit,
             exclude,
             wanted=min(neighbours, _GRAPH_WANTED),
-            effort=max(1_000 if side >= LARGE_SIDE else 200, min(neighbours, _GRAPH_WANTED)),
+            effort=max(_EFFORT[is_large], min(neighbours, _GRAPH_WANTED)),
+            probes=_PROBES if is_large else 0,
         )
         if len(hits) == limit:
             return Neighbours(hits, "graph")

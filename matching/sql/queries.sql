@@ -654,12 +654,19 @@ LIMIT %(limit)s
 
 
 -- name: nearest_by_graph
--- The nearest by the graph of a side, as far as they pass the filter; perhaps fewer than exist.
+-- The nearest by the graph and the lists of a side, as far as they pass the filter; perhaps fewer than
+-- exist.
 WITH neighbours AS MATERIALIZED (
     SELECT *
     FROM matching_neighbours(
         %(kind)s, %(vector)s::halfvec(384), %(wanted)s::integer, %(effort)s::integer
     )
+    UNION
+    SELECT *
+    FROM matching_listed(
+        %(kind)s, %(vector)s::halfvec(384), %(wanted)s::integer, %(probes)s::integer
+    )
+    WHERE %(probes)s::integer > 0
 )
 SELECT item_id, 1 - distance AS cosine
 FROM neighbours
@@ -669,6 +676,20 @@ WHERE model = (SELECT model FROM item_embedding_serving)
     AND item_id <> ALL (%(exclude)s::bigint[])
 ORDER BY distance, item_id
 LIMIT %(limit)s
+
+
+-- name: vectors_by_kind
+-- How many vectors each side has, of all models.
+SELECT kind, count(*) FROM item_embeddings GROUP BY kind
+
+
+-- name: vector_lists
+-- The lists of vectors that stand: name, kind, how many, and whether the index is valid.
+SELECT relname, found[1], found[2]::integer, indisvalid
+FROM pg_index
+JOIN pg_class ON pg_class.oid = indexrelid,
+    regexp_match(relname, '^idx_items_embedding_ivfflat_([a-z]+)_([0-9]+)$') AS found
+WHERE indrelid = 'item_embeddings'::regclass AND found IS NOT NULL
 
 
 -- name: claim_embedding_changes
