@@ -20,6 +20,7 @@ BENCHES = {
     "counters": "bench.counters",
     "feeds": "bench.feeds",
     "match-quality": "bench.match_quality",
+    "chaos": "bench.chaos",
 }
 _LEAST_ROWS = 10_000  # what a benchmark needs that says nothing else
 

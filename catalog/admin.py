@@ -34,13 +34,11 @@ from catalog.models import (
 )
 from catalog.rows import REASONS
 from catalog.slugs import fold
-from config.admin import dashboard
 from config.admin.base import (
     COUNT_LIMIT,
     ReadOnlyAdmin,
     ago,
     badge,
-    estimated_rows,
     number,
     posted,
     pre,
@@ -691,37 +689,3 @@ def _rejects_file(run: IngestRun) -> Path | None:
 
 def _alarming(count: int) -> str:
     return format_html('<span class="sg-bad">{}</span>', number(count)) if count else "0"
-
-
-@dashboard.register
-def tiles():
-    """Products, outliers that wait for a verdict, the last ingest."""
-    products = SlugSummary.objects.all()[:COUNT_LIMIT].count()
-    if products == COUNT_LIMIT:
-        products = max(products, estimated_rows("catalog_slug_summary"))
-    snapshots = estimated_rows("product_price_snapshots")
-    yield dashboard.Tile(
-        title="Products",
-        value=f"{products:,}",
-        note=f"about {snapshots:,} price snapshots" if snapshots else "from price snapshots",
-        link=reverse("admin:catalog_slugsummary_changelist"),
-        permission="catalog.view_slugsummary",
-    )
-    suspects = Outlier.objects.filter(state=Outlier.State.SUSPECT)[:COUNT_LIMIT].count()
-    yield dashboard.Tile(
-        title="Outliers to judge",
-        value=f"{suspects:,}",
-        note="left out of lows and discounts until then",
-        link=reverse("admin:catalog_outlier_changelist") + "?state__exact=suspect",
-        level="warn" if suspects else "ok",
-        permission="catalog.view_outlier",
-    )
-    last = IngestRun.objects.order_by("-started_at").first()
-    yield dashboard.Tile(
-        title="Last ingest",
-        value=f"{last.accepted:,} rows" if last else "none yet",
-        note=f"{uploads.original_name(last.source)}, {last.state}" if last else "send in a file",
-        link=reverse("admin:catalog_ingestrun_changelist"),
-        level="bad" if last and last.state == IngestRun.State.FAILED else "quiet",
-        permission="catalog.view_ingestrun",
-    )

@@ -5,7 +5,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from config import partitions, retention, runs
+from config import partitions, retention, runs, vitals
 from config.jobs import CANARY, Run, job
 
 PRUNE_BUDGET = timedelta(minutes=10)
@@ -23,6 +23,17 @@ def canary(run: Run) -> None:
         runs.beat(CANARY, host=run.record.host, pid=run.record.pid)
     if abandoned := runs.abandon_dead():
         run.detail["abandoned"] = abandoned
+
+
+@job(
+    name="sample_vitals",
+    every=vitals.SAMPLED_EVERY,
+    timeout=timedelta(minutes=2),
+    description="Note the numbers of the first page, which shows how they move.",
+)
+def sample_vitals(run: Run) -> None:
+    """How many, in the run's detail: every five minutes is too often for a line in the log."""
+    run.detail["samples"] = vitals.sample()
 
 
 @job(
@@ -81,5 +92,14 @@ retention.register(
         table="config_idempotencyrecord",
         condition="expires_at < now()",
         parameters=dict,
+    )
+)
+retention.register(
+    retention.Rule(
+        name="vital_samples",
+        table="vital_samples",
+        condition="at < now() - interval '8 days'",
+        parameters=dict,
+        primary_key=("at", "key"),
     )
 )

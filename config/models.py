@@ -107,6 +107,21 @@ class Tally(models.Model):
         return f"{self.name}{self.labels} = {self.value:g}"
 
 
+class VitalSample(models.Model):
+    """What a vital sign was at a moment. Written every 5 minutes; kept for 8 days."""
+
+    pk = models.CompositePrimaryKey("at", "key")
+    at = models.DateTimeField(db_default=Now())
+    key = models.TextField()
+    value = models.FloatField()
+
+    class Meta:
+        db_table = "vital_samples"
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.at:%Y-%m-%d %H:%M} {self.value:g}"
+
+
 class IdempotencyRecord(models.Model):
     """The answer to a request that carried an Idempotency-Key, for replay.
 

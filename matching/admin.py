@@ -16,21 +16,20 @@ from django.utils.html import format_html
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from config.admin import dashboard
 from config.admin.base import (
     COUNT_LIMIT,
     ReadOnlyAdmin,
     ago,
     badge,
-    estimated_rows,
     number,
     posted,
     render,
+    shortened,
     span,
 )
 from matching import actions, charts, queries, queue, scoring, tuning, worker
 from matching.geo import distance_m
-from matching.kinds import COUNTERPARTS, Kind, Pair
+from matching.kinds import COUNTERPARTS, Pair
 from matching.models import AuditLog, Item, ItemEmbedding, Match, MatchJob, PairWeights
 
 MATCHES_SHOWN = 25  # on an item's page
@@ -76,11 +75,6 @@ def item_link(item: Item) -> str:
     """A link to an item's page."""
     url = reverse("admin:matching_item_change", args=[item.pk])
     return format_html('<a class="sg-link" href="{}">{}</a>', url, shortened(item.title))
-
-
-def shortened(text: str, length: int = 80) -> str:
-    """`text` as it fits a list."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def meter(score: float) -> str:
@@ -724,39 +718,3 @@ class AuditLogAdmin(ReadOnlyAdmin):
     @display(description="detail")
     def what(self, entry):
         return _detail(entry.detail) or "–"
-
-
-@dashboard.register
-def tiles():
-    """Items, the match queue, and matches that failed."""
-    live = Item.objects.filter(is_deleted=False)[:COUNT_LIMIT].count()
-    if live == COUNT_LIMIT:
-        live = max(live, estimated_rows("items"))
-    yield dashboard.Tile(
-        title="Items",
-        value=f"{live:,}",
-        note=f"of {len(Kind)} sides, deleted ones left out",
-        link=reverse("admin:matching_item_changelist"),
-        permission="matching.view_item",
-    )
-    state = queries.queue_state()
-    waiting = sum(row["jobs"] for row in state["waiting"])
-    failed = sum(row["jobs"] for row in state["failures"])
-    oldest = min((row["oldest"] for row in state["waiting"] if row["oldest"]), default=None)
-    age = (timezone.now() - oldest).total_seconds() if oldest else 0
-    yield dashboard.Tile(
-        title="Match queue",
-        value=f"{waiting:,} waiting",
-        note=f"oldest {span(age)}, {state['running']} running" if waiting else "nothing waits",
-        link=reverse("admin:matching_matchjob_changelist"),
-        level="bad" if state["stuck"] else "warn" if age > 60 else "ok",
-        permission="matching.view_matchjob",
-    )
-    yield dashboard.Tile(
-        title="Failed match jobs",
-        value=f"{failed:,}",
-        note=shortened(state["failures"][0]["error"], 60) if failed else "none is kept",
-        link=reverse("admin:matching_matchjob_changelist") + "?state=failed",
-        level="bad" if failed else "ok",
-        permission="matching.view_matchjob",
-    )

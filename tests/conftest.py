@@ -26,6 +26,8 @@ from tests.processes import kill_marked
 if TYPE_CHECKING:
     from tests.people import Person
 
+pytest_plugins = ["tests.browser"]
+
 PROJECT = Path(__file__).resolve().parent.parent
 PREFIX = "spyglass-tests-"
 

@@ -2,8 +2,8 @@
 
 from django.contrib import admin
 
-from config.admin import access, operations, queue
+from config.admin import access, operations, queue, vitals
 
-__all__ = ["access", "operations", "queue"]
+__all__ = ["access", "operations", "queue", "vitals"]
 
 admin.site.index_template = "config/index.html"

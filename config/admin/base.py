@@ -157,6 +157,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
+def shortened(text: str, length: int = 80) -> str:
+    """`text` as it fits a list."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def pre(text: str) -> str:
     """Text as it stands: tracebacks, JSON."""
     return format_html('<pre class="sg-pre">{}</pre>', text) if text else "–"

@@ -109,3 +109,29 @@ WHERE NOT EXISTS (
     WHERE inhparent = %(table)s::regclass AND child.relname = wanted.name AND NOT inhdetachpending
 )
 ORDER BY position
+
+-- name: vital_trends
+-- The last sample of each vital sign in each slot of the last day; slot 0 is the youngest.
+SELECT key, slot, (array_agg(value ORDER BY at DESC))[1]
+FROM (
+    SELECT key, at, value,
+        floor(extract(epoch FROM now() - at) / %(slot_seconds)s::integer)::integer AS slot
+    FROM vital_samples
+    WHERE at > now() - make_interval(secs => (%(slots)s::integer + 1) * %(slot_seconds)s::integer)
+) AS sampled
+GROUP BY key, slot
+
+-- name: table_sizes
+-- The largest tables with their indexes, partitions counted to their table.
+SELECT coalesce(parent.relname, c.relname)::text, sum(pg_total_relation_size(c.oid))::bigint AS bytes
+FROM pg_class AS c
+LEFT JOIN pg_inherits ON inhrelid = c.oid
+LEFT JOIN pg_class AS parent ON parent.oid = inhparent
+WHERE c.relkind IN ('r', 'm') AND c.relnamespace = current_schema()::regnamespace
+GROUP BY 1
+ORDER BY bytes DESC
+LIMIT %(limit)s
+
+-- name: database_size
+-- Bytes of this database on disk.
+SELECT pg_database_size(current_database())

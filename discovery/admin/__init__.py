@@ -1,5 +1,5 @@
 """Staff screens of discovery: sources with their window, venues, drops, watches, deliveries."""
 
-from discovery.admin import sources, tiles, venues, watches
+from discovery.admin import sources, venues, watches
 
-__all__ = ["sources", "tiles", "venues", "watches"]
+__all__ = ["sources", "venues", "watches"]

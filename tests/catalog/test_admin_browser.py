@@ -1,32 +1,17 @@
 """The price chart in a real browser: drawn, driven by mouse and keys, dark and narrow, with CSP."""
 
-import json
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.browser import marks as browser_marks
+from tests.browser import shot
+
 SELLERS = ["tlamagames", "tlamagase", "fantasywelt", "milan", "philibert"]
 DAYS = 730
 START = datetime(2023, 11, 1, 6, tzinfo=UTC)
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
-    pytest.mark.django_db(transaction=True),
-]
+pytestmark = browser_marks
 
 
 @pytest.fixture
@@ -63,49 +48,15 @@ def product(transactional_db) -> str:
 
 
 @pytest.fixture
-def browser(monkeypatch) -> Iterator:
-    # Playwright keeps an event loop in this thread; Django would refuse to talk to the database.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
+def visit(open_admin, product):
+    """`visit(width=…, dark=…)` opens the product's page."""
 
-
-@pytest.fixture
-def visit(browser, live_server, settings, admin_user, product):
-    """`visit(width=…, dark=…)` opens the product's page as staff; `.faults`: what went wrong."""
-    settings.ALLOWED_HOSTS = ["*"]
-    from django.test import Client
-
-    client = Client()
-    client.force_login(admin_user)
-    session = client.cookies["sessionid"].value
-
-    def open_page(*, width: int = 1440, dark: bool = False, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
-        theme = json.dumps(json.dumps("dark" if dark else "light"))
-        context.add_init_script(f"localStorage.setItem('adminTheme', {theme})")
-        page = context.new_page()
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on(
-            "console",
-            lambda said: page.faults.append(said.text) if said.type == "error" else None,
-        )
-        page.goto(f"{live_server.url}/admin/catalog/slugsummary/{product}/change/")
+    def open_page(**options):
+        page = open_admin(f"catalog/slugsummary/{product}/change/", **options)
         page.wait_for_selector(".pc-svg .pc-line")
         return page
 
     return open_page
-
-
-def shot(page, name: str) -> None:
-    """Keep a picture where SPYGLASS_SCREENSHOTS names a folder."""
-    if folder := os.environ.get("SPYGLASS_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
 def spoken(page, has: str) -> str:

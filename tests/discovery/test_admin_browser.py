@@ -1,35 +1,17 @@
 """Discovery's staff pages in a real browser: drawn, dark and narrow, with CSP, without faults."""
 
 import itertools
-import json
-import os
 import random
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
+from tests.browser import check_fits, shot
+from tests.browser import marks as browser_marks
 from tests.discovery import scenes
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
-    pytest.mark.django_db(transaction=True),
-]
+pytestmark = browser_marks
 
 
 @pytest.fixture
@@ -96,41 +78,12 @@ def pages(transactional_db) -> dict[str, str]:
 
 
 @pytest.fixture
-def browser(monkeypatch) -> Iterator:
-    # Playwright keeps an event loop in this thread; Django would refuse to talk to the database.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser, live_server, settings, admin_user, pages):
-    """`visit(name, width=…, dark=…)` opens a page as staff; `.faults`: what went wrong."""
-    settings.ALLOWED_HOSTS = ["*"]
-    client = Client()
-    client.force_login(admin_user)
-    session = client.cookies["sessionid"].value
+def visit(open_admin, pages):
+    """`visit(name, width=…, dark=…)` opens one of the pages."""
 
     def open_page(name: str, *, width: int = 1440, dark: bool = False):
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
-        theme = json.dumps(json.dumps("dark" if dark else "light"))
-        context.add_init_script(f"localStorage.setItem('adminTheme', {theme})")
-        page = context.new_page()
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on(
-            "console",
-            lambda said: page.faults.append(said.text) if said.type == "error" else None,
-        )
-        page.goto(f"{live_server.url}/admin/discovery/{pages[name]}")
-        page.wait_for_load_state("networkidle")
-        if folder := os.environ.get("SPYGLASS_SCREENSHOTS"):
-            shot = f"{name}-{'dark' if dark else 'light'}-{width}.png"
-            page.screenshot(path=str(Path(folder) / shot), full_page=True)
+        page = open_admin(f"discovery/{pages[name]}", width=width, dark=dark)
+        shot(page, f"{name}-{'dark' if dark else 'light'}-{width}")
         return page
 
     return open_page
@@ -247,10 +200,8 @@ def test_a_history_is_drawn(visit, dark):
 def test_pages_have_no_faults_and_fit(visit, pages, width, dark):
     for name in pages:
         page = visit(name, width=width, dark=dark)
-        assert page.locator("main, #main").first.is_visible(), name
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
-        assert page.faults == [], name
-        page.context.close()
+        check_fits(page, name)
+        page.close()
 
 
 def test_a_source_is_paused_by_its_button(visit):

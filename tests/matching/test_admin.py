@@ -310,7 +310,7 @@ def test_buttons_need_a_csrf_token_and_a_post(admin_user, admin_client, pair, jo
         assert admin_client.get(url).status_code == 405
 
 
-def test_the_dashboard_has_tiles(admin_client, jobs):
+def test_the_first_page_has_its_signs(admin_client, jobs):
     text = page(admin_client, "/admin/")
     assert "Match queue" in text
     assert "Failed match jobs" in text

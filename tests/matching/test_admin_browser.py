@@ -1,25 +1,13 @@
 """Matching's staff pages in a real browser: drawn, dark and narrow, with CSP and without faults."""
 
 import itertools
-import json
-import os
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from django.test import Client
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.browser import check_fits, shot
+from tests.browser import marks as browser_marks
+
 COMPONENTS = [
     {"name": "words", "raw": 0.61, "weight": 0.3, "contribution": 0.23},
     {"name": "meaning", "raw": 0.83, "weight": 0.25, "contribution": 0.21},
@@ -28,11 +16,7 @@ COMPONENTS = [
     {"name": "date", "raw": 0.9, "weight": 0.1, "contribution": 0.09},
 ]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
-    pytest.mark.django_db(transaction=True),
-]
+pytestmark = browser_marks
 
 
 @pytest.fixture
@@ -91,41 +75,12 @@ def pages(transactional_db, ann, bob, post, suggest) -> dict[str, str]:
 
 
 @pytest.fixture
-def browser(monkeypatch) -> Iterator:
-    # Playwright keeps an event loop in this thread; Django would refuse to talk to the database.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser, live_server, settings, admin_user, pages):
-    """`visit(name, width=…, dark=…)` opens a page as staff; `.faults`: what went wrong."""
-    settings.ALLOWED_HOSTS = ["*"]
-    client = Client()
-    client.force_login(admin_user)
-    session = client.cookies["sessionid"].value
+def visit(open_admin, pages):
+    """`visit(name, width=…, dark=…)` opens one of the pages."""
 
     def open_page(name: str, *, width: int = 1440, dark: bool = False):
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
-        theme = json.dumps(json.dumps("dark" if dark else "light"))
-        context.add_init_script(f"localStorage.setItem('adminTheme', {theme})")
-        page = context.new_page()
-        page.faults = []
-        page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on(
-            "console",
-            lambda said: page.faults.append(said.text) if said.type == "error" else None,
-        )
-        page.goto(f"{live_server.url}/admin/matching/{pages[name]}")
-        page.wait_for_load_state("networkidle")
-        if folder := os.environ.get("SPYGLASS_SCREENSHOTS"):
-            shot = f"{name}-{'dark' if dark else 'light'}-{width}.png"
-            page.screenshot(path=str(Path(folder) / shot), full_page=True)
+        page = open_admin(f"matching/{pages[name]}", width=width, dark=dark)
+        shot(page, f"{name}-{'dark' if dark else 'light'}-{width}")
         return page
 
     return open_page
@@ -181,10 +136,8 @@ def test_the_waterfall_descends(visit, dark):
 def test_pages_have_no_faults_and_fit(visit, pages, width, dark):
     for name in pages:
         page = visit(name, width=width, dark=dark)
-        assert page.locator("main, #main").first.is_visible(), name
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
-        assert page.faults == [], name
-        page.context.close()
+        check_fits(page, name)
+        page.close()
 
 
 def test_a_failed_job_is_retried_by_its_button(visit):
