@@ -132,7 +132,7 @@ def make(
         for _, definition in graphs:
             db.execute(definition)
         db.execute("VACUUM (ANALYZE) item_embeddings")
-        db.execute("VACUUM (ANALYZE) items")
+        db.execute("VACUUM (ANALYZE) items, item_buckets, item_terms")
         bench.manage(database, "run_job", "train_vector_lists")
         db.execute("CHECKPOINT")
 

@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -144,6 +144,10 @@ def _nearest(vector, among: _Filter, limit: int, exclude: Sequence[int]) -> Neig
 
 
 _STATEMENTS = {"exact": "nearest_exact", "coded": "nearest_coded", "graph": "nearest_by_graph"}
+_FILTERS = {
+    "category": "AND category = %(category)s::text",
+    "country": "AND country = %(country)s::text",
+}
 
 
 def _run(
@@ -156,7 +160,14 @@ def _run(
         **among._asdict(),
         **more,
     }
-    return prepared.fetch(queries("matching")[_STATEMENTS[route]], parameters)
+    asked = tuple(name for name in _FILTERS if parameters[name] is not None)
+    return prepared.fetch(_statement(_STATEMENTS[route], asked), parameters)
+
+
+@cache
+def _statement(name: str, filters: tuple[str, ...]) -> str:
+    conditions = " ".join(_FILTERS[one] for one in filters)
+    return queries("matching")[name].replace("/* filters */", conditions)
 
 
 _estimates: dict[_Filter, tuple[float, int]] = {}

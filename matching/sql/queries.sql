@@ -618,12 +618,12 @@ WHERE kind = %(kind)s
 
 -- name: nearest_exact
 -- The nearest of all vectors that pass a filter. By the negative: the operator itself would let the
--- planner take the graph.
+-- planner take the graph. Only the filters that are asked for stand in it: with `IS NULL OR …` the plan
+-- that is kept reads the whole side.
 SELECT item_id, 1 - (text_embedding <=> %(vector)s::halfvec(384)) AS cosine
 FROM item_embeddings
 WHERE model = (SELECT model FROM item_embedding_serving) AND kind = %(kind)s
-    AND (%(category)s::text IS NULL OR category = %(category)s)
-    AND (%(country)s::text IS NULL OR country = %(country)s)
+    /* filters */
     AND item_id <> ALL (%(exclude)s::bigint[])
 ORDER BY cosine DESC, item_id
 LIMIT %(limit)s
@@ -635,8 +635,7 @@ WITH alike AS MATERIALIZED (
     SELECT item_id, model
     FROM item_embeddings
     WHERE model = (SELECT model FROM item_embedding_serving) AND kind = %(kind)s
-        AND (%(category)s::text IS NULL OR category = %(category)s)
-        AND (%(country)s::text IS NULL OR country = %(country)s)
+        /* filters */
         AND item_id <> ALL (%(exclude)s::bigint[])
     ORDER BY code <~> matching_code(%(vector)s::halfvec(384))
     LIMIT %(shortlist)s
