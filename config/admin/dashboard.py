@@ -17,6 +17,7 @@ HEADINGS = {
     Question.GROWS: ("What grows?", ""),
 }
 TROUBLES = ("bad", "warn")
+TROUBLES_SHOWN = 6  # at the top; all of them stand below
 LEVEL_WORDS = {"bad": "broken", "warn": "wants a look", "ok": "fine", "info": "", "quiet": ""}
 SPARK_WIDTH, SPARK_HEIGHT = 96, 20
 
@@ -50,7 +51,8 @@ def callback(request: HttpRequest, context: dict) -> dict:
     trends = vitals.trends()
     rows = [_row(one, trends.get(one.key, Trend())) for one in seen]
     troubles = [row for level in TROUBLES for row in rows if row.vital.level == level]
-    context["troubles"] = troubles
+    context["troubles"] = troubles[:TROUBLES_SHOWN]
+    context["more"] = max(0, len(troubles) - TROUBLES_SHOWN)
     context["verdict"] = _verdict(troubles, failed, bool(seen))
     context["level"] = "bad" if failed else troubles[0].vital.level if troubles else "ok"
     context["sections"] = list(_sections(rows))

@@ -92,7 +92,7 @@ def read_models() -> Iterable[Vital]:
             else "",
             link=link,
             help="Mend it" if state.differences else "Compare it",
-            level="bad" if state.differences else "warn" if late else "ok",
+            level=_drift_level(state.differences, late),
             permission="config.view_readmodelstate",
         )
 
@@ -101,6 +101,12 @@ def _drift(differences: int | None) -> str:
     if differences is None:
         return "not compared yet"
     return f"{differences:,} differences" if differences else "equal to the truth"
+
+
+def _drift_level(differences: int | None, late: bool) -> str:
+    if differences is None:
+        return "quiet"
+    return "bad" if differences else "warn" if late else "ok"
 
 
 @register
