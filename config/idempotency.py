@@ -7,17 +7,18 @@ where the key comes back with another request.
 
 import hashlib
 import logging
+import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponse
 from rest_framework.response import Response
 
+from config import leases
 from config.models import IdempotencyRecord
 from config.problems import CONTENT_TYPE, Problem, invalid
 from config.rendering import dumps
@@ -100,7 +101,7 @@ def idempotent(request, endpoint: str) -> Iterator[Once]:
         "endpoint": endpoint,
         "key": key,
         "request_hash": _request_hash(request),
-        "claim": uuid.uuid4().hex,
+        "claim": f"{leases.new_owner()} {os.getpid()}",
     }
     once = Once(record, None) if _claim(record) else Once(None, _replay(record))
     try:
@@ -140,19 +141,52 @@ def _request_hash(request) -> str:
 
 
 def _claim(record: dict[str, Any]) -> bool:
-    """Take the key: new, expired, or left by a dead request with the same content."""
+    """Take the key: new, expired, or left by a dead request with the same content.
+
+    A request counts as dead after CLAIM_LIFETIME, and at once where its process is seen to be gone.
+    """
+    if _compare_and_set(record, dead_claim=None):
+        return True
+    held = _held(record)
+    if held is None or held.status is not None or not _is_dead(held.claim):
+        return False
+    return _compare_and_set(record, dead_claim=held.claim)
+
+
+def _compare_and_set(record: dict[str, Any], dead_claim: str | None) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             queries("config")["claim_idempotency_key"],
-            {**record, "lifetime": LIFETIME, "claim_lifetime": CLAIM_LIFETIME},
+            {
+                **record,
+                "lifetime": LIFETIME,
+                "claim_lifetime": CLAIM_LIFETIME,
+                "dead_claim": dead_claim,
+            },
         )
         return cursor.fetchone() is not None
 
 
-def _replay(record: dict[str, Any]) -> HttpResponse:
-    held = IdempotencyRecord.objects.filter(
+class _Holder(NamedTuple):
+    """What `leases.is_dead` looks at."""
+
+    owner: str
+    pid: int
+
+
+def _is_dead(claim: str) -> bool:
+    owner, _, pid = claim.rpartition(" ")
+    return pid.isdecimal() and leases.is_dead(_Holder(owner, int(pid)))
+
+
+def _held(record: dict[str, Any]) -> IdempotencyRecord | None:
+    return IdempotencyRecord.objects.filter(
         owner=record["owner"], endpoint=record["endpoint"], key=record["key"]
     ).first()
+
+
+def _replay(record: dict[str, Any]) -> HttpResponse:
+    held = _held(record)
     if held is None:  # its request failed and freed it a moment ago
         raise _in_flight()
     if held.request_hash != record["request_hash"]:

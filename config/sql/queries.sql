@@ -94,7 +94,8 @@ ON CONFLICT (owner, endpoint, key) DO UPDATE SET
     expires_at = excluded.expires_at
 WHERE held.expires_at <= clock_timestamp()
     OR (held.status IS NULL
-        AND held.claimed_at <= clock_timestamp() - %(claim_lifetime)s
+        AND (held.claimed_at <= clock_timestamp() - %(claim_lifetime)s
+            OR held.claim = %(dead_claim)s::text)
         AND held.request_hash = excluded.request_hash)
 RETURNING id
 

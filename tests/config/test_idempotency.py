@@ -1,5 +1,6 @@
 """A POST under a key has its effect once, also when requests race or die."""
 
+import subprocess
 import threading
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
-from config import tally
+from config import leases, tally
 from config.idempotency import CLAIM_LIFETIME, idempotent
 from config.models import IdempotencyRecord, Tally
 from config.problems import Problem
@@ -175,6 +176,20 @@ def test_a_dead_claim_is_taken_over_and_the_slow_request_rolls_back(post):
     assert first.status_code == 409
     assert answers[0].status_code == 201
     assert effects() == 3
+    assert post("k1")["Idempotent-Replayed"] == "true"
+
+
+def test_a_claim_of_a_killed_process_is_taken_over_at_once(post):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        started = leases._process(other.pid)[1]
+        record = {"claim": f"token {leases._realm()} {started} {other.pid}", "status": None}
+        assert post("k1").status_code == 201
+        IdempotencyRecord.objects.update(**record)
+        assert post("k1").status_code == 409  # it lives
+        other.kill()
+    assert post("k1", amount=4).status_code == 422
+    assert post("k1").status_code == 201
+    assert effects() == 6
     assert post("k1")["Idempotent-Replayed"] == "true"
 
 
