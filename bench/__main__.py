@@ -1,4 +1,7 @@
-"""`python -m bench NAME [--rows N] [--only ID …] [--json PATH]`: what `script/bench` runs.
+"""`python -m bench NAME [--rows N] [--quick] [--only ID …] [--json PATH]`: for `script/bench`.
+
+NAME `all` runs every benchmark at a small size, one after the other, and prints one table: whether
+all of it still works, and roughly how fast. The goals are meant for the whole sizes.
 
 Exits with 0 whatever falls short of its goal, and with 2 where something could not run.
 """
@@ -7,6 +10,7 @@ import argparse
 import importlib
 import signal
 import sys
+import time
 from pathlib import Path
 
 from bench import harness
@@ -22,29 +26,26 @@ BENCHES = {
     "match-quality": "bench.match_quality",
     "chaos": "bench.chaos",
 }
+ALL = "all"
 _LEAST_ROWS = 10_000  # what a benchmark needs that says nothing else
 
 
 def main(arguments: list[str]) -> int:
     options = _options(arguments)
-    if options.name not in BENCHES:
-        known = ", ".join(BENCHES)
+    if options.name not in BENCHES and options.name != ALL:
+        known = ", ".join([*BENCHES, ALL])
         print(f"No benchmark named {options.name!r}: choose one of {known}.", file=sys.stderr)
         return 2
     if options.json and not Path(options.json).resolve().parent.is_dir():
         print(f"No folder for {options.json}: make it first.", file=sys.stderr)
         return 2
-    module = importlib.import_module(BENCHES[options.name])
     # So that a run that is told to end stops its servers and removes its folder.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    rows = options.rows or module.ROWS
-    least = getattr(module, "LEAST_ROWS", _LEAST_ROWS)
-    if rows < least:
-        print(f"{rows:,} is too small a data set: {least:,} at least", file=sys.stderr)
-        return 2
+    names = BENCHES if options.name == ALL else [options.name]
+    found: list[Figure] = []
     try:
-        with harness.servers(rows) as bench:
-            found = _measure(module, bench, set(options.only))
+        for name in names:
+            found += _run(name, options)
     except (CannotRunError, EmbeddedError) as error:
         print(f"The benchmark cannot run: {error}", file=sys.stderr)
         return 2
@@ -53,8 +54,33 @@ def main(arguments: list[str]) -> int:
         return 2
     print(harness.table(found))
     if options.json:
+        rows = None if options.name == ALL else _rows_of(options.name, options)
         harness.write_json(options.json, harness.report(options.name, found, rows=rows))
     return 2 if any(each.value is None for each in found) else 0
+
+
+def _run(name: str, options: argparse.Namespace) -> list[Figure]:
+    """One benchmark on servers of its own. Raises CannotRunError, EmbeddedError."""
+    module = importlib.import_module(BENCHES[name])
+    rows = _rows_of(name, options)
+    least = getattr(module, "LEAST_ROWS", _LEAST_ROWS)
+    if rows < least:
+        raise CannotRunError(f"{rows:,} is too small a data set: {least:,} at least")
+    started = time.monotonic()
+    with harness.servers(rows, is_quick=_is_quick(options)) as bench:
+        found = _measure(module, bench, set(options.only))
+    if options.name == ALL:
+        say(f"{name} took {time.monotonic() - started:.0f} s")
+    return found
+
+
+def _is_quick(options: argparse.Namespace) -> bool:
+    return options.quick or options.name == ALL
+
+
+def _rows_of(name: str, options: argparse.Namespace) -> int:
+    module = importlib.import_module(BENCHES[name])
+    return options.rows or (module.QUICK_ROWS if _is_quick(options) else module.ROWS)
 
 
 def _measure(module, bench: Bench, only: set[str]) -> list[Figure]:
@@ -76,8 +102,10 @@ def _measure(module, bench: Bench, only: set[str]) -> list[Figure]:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument("name", nargs="?", default="", help=f"one of: {', '.join(BENCHES)}")
+    known = ", ".join([*BENCHES, ALL])
+    parser.add_argument("name", nargs="?", default="", help=f"one of: {known}")
     parser.add_argument("--rows", type=_rows, help="snapshots of the data set, instead of all")
+    parser.add_argument("--quick", action="store_true", help="small and short: does it work?")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="only these figures")
     parser.add_argument("--json", metavar="PATH", help="write the figures there as JSON")
     return parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from bench import dataset, ingest, reads, refresh, web
 from bench.harness import Bench, Figure
 
 ROWS = dataset.ROWS
+QUICK_ROWS = 100_000
 _INGEST_ROWS = 500_000
 
 

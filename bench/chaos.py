@@ -24,7 +24,7 @@ from bench import chaos_load
 from bench.chaos_load import Client, Ledger
 from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, say
 
-ROWS = LEAST_ROWS = 1
+ROWS = QUICK_ROWS = LEAST_ROWS = 1
 DATABASE = "chaos"
 CALM_SECONDS = 8.0  # between two faults, and before the first
 RECOVER_SECONDS = 90.0
@@ -80,7 +80,7 @@ def measure(bench: Bench, chosen: list[str] | None = None) -> list[Figure]:
         try:
             _await_all(clients, time.monotonic(), RECOVER_SECONDS)
             struck = [
-                _strike(fault, clients)
+                _strike(fault, clients, bench.seconds(CALM_SECONDS))
                 for fault in _faults(bench, main)
                 if chosen is None or fault.name in chosen
             ]
@@ -135,14 +135,14 @@ def _faults(bench: Bench, main: subprocess.Popen) -> Iterator[Fault]:
     yield Fault("disk slowed by others for 8 s", lambda: _slow_disk(bench.folder, 8))
 
 
-def _strike(fault: Fault, clients: list[Client]) -> Struck:
+def _strike(fault: Fault, clients: list[Client], calm: float) -> Struck:
     before = [_snapshot(client.ledger) for client in clients]
     say(f"fault: {fault.name}")
     started = time.monotonic()
     fault.strike()
     ended = time.monotonic()
     recovered = _await_all(clients, ended, RECOVER_SECONDS)
-    time.sleep(CALM_SECONDS)
+    time.sleep(calm)
     spent = [
         tuple(after - earlier for after, earlier in zip(_snapshot(client.ledger), old, strict=True))
         for client, old in zip(clients, before, strict=True)

@@ -16,6 +16,7 @@ from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median
 from config.servers import postgres_binary
 
 ROWS = 100_000
+QUICK_ROWS = 5_000
 LEAST_ROWS = 1_000
 SECONDS = 8  # of a run of pgbench
 ROUNDS = 3
@@ -116,11 +117,11 @@ def _hot(bench: Bench, data: dict) -> Figure:
     """Likes a second of one post, one like a statement, deferred against the plain row trigger."""
     _mode(bench, "deferred")
     rates: dict[str, list[float]] = {"likes": [], "naive_likes": []}
-    for _ in range(ROUNDS):
+    for _ in range(bench.rounds(ROUNDS)):
         for likes, seen in rates.items():
             _clear(bench)
             script = _HOT.format(likes=likes, **data).replace("%%", "%")
-            seen.append(_pgbench(bench, script, HOT_WRITERS)["done"] / SECONDS)
+            seen.append(_pgbench(bench, script, HOT_WRITERS)["done"] / bench.seconds(SECONDS))
     ours, naive = (median(seen) for seen in rates.values())
     say(f"likes of one post: {ours:,.0f}/s deferred, {naive:,.0f}/s by the row trigger")
     _assert_exact(bench)
@@ -155,7 +156,7 @@ def _bulk(bench: Bench, data: dict) -> list[Figure]:
         f" FROM generate_series(0, {bench.rows - 1}) AS n"
     )
     times: dict[str, list[float]] = {"none": [], "inline": [], "deferred": []}
-    for _ in range(ROUNDS):
+    for _ in range(bench.rounds(ROUNDS)):
         for how, seen in times.items():
             _clear(bench)
             if how != "none":
@@ -232,7 +233,9 @@ def _stress(bench: Bench) -> list[Figure]:
     """A minute of eight writers, with folds, comparisons, switches of mode and kills."""
     bench.create_database("stress")
     bench.manage("stress", "migrate", "-v0")
-    found = stressing.run(bench.url("stress"), bench.environment("stress"), STRESS_SECONDS)
+    found = stressing.run(
+        bench.url("stress"), bench.environment("stress"), bench.seconds(STRESS_SECONDS)
+    )
     if found["died"]:
         raise CannotRunError(f"{found['died']} writers died")
     say(f"{found['statements']:,} statements, {found['kills']} kills")
@@ -313,7 +316,17 @@ def _pgbench(bench: Bench, script: str, clients: int) -> dict:
     done = subprocess.run(
         [
             str(postgres_binary("pgbench")),
-            *("-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(SECONDS)),
+            *(
+                "-n",
+                "-M",
+                "prepared",
+                "-c",
+                str(clients),
+                "-j",
+                "2",
+                "-T",
+                str(bench.seconds(SECONDS)),
+            ),
             *("-f", str(path), bench.url(_DATABASE)),
         ],
         capture_output=True,

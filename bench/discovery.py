@@ -15,6 +15,7 @@ from bench import web
 from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median, say
 
 ROWS = 5_000_000
+QUICK_ROWS = 50_000
 LEAST_ROWS = 10_000
 EXPIRED = 1_000_000
 ROUNDS = 3
@@ -106,7 +107,7 @@ def figures(bench: Bench) -> Iterator[tuple[tuple[str, ...], Callable[[], object
 
 
 def _tick(bench: Bench, database: str) -> list[Figure]:
-    found = bench.probe(database, "tick", module=_PROBES, rounds=5, orm_buckets=2)
+    found = bench.probe(database, "tick", module=_PROBES, rounds=bench.rounds(5), orm_buckets=2)
     say(f"tick {found['seconds']:.3f} s, through the ORM {found['orm_seconds']:.1f} s")
     return [
         figure("tick_statements", found["statements_per_bucket"], "a bucket", "<= 1", **found),
@@ -117,7 +118,7 @@ def _tick(bench: Bench, database: str) -> list[Figure]:
 
 def _growth(bench: Bench, empty: str, full: str) -> Figure:
     times: dict[str, list[float]] = {empty: [], full: []}
-    for _ in range(ROUNDS):
+    for _ in range(bench.rounds(ROUNDS)):
         for database, seen in times.items():
             seen.append(bench.probe(database, "ticks", module=_PROBES, rounds=9)["median"])
     before, after = (median(seen) for seen in times.values())
@@ -141,8 +142,9 @@ def _watches(bench: Bench, database: str) -> Figure:
 
 def _pollers(bench: Bench, database: str) -> list[Figure]:
     """1,000 clients that ask every 5 seconds, while a source drops 40 slots every 2 seconds."""
+    seconds = bench.seconds(36)
     with web.server(bench, database) as port:
-        plan = {"port": port, "clients": POLLERS, "every": 5, "seconds": 40}
+        plan = {"port": port, "clients": POLLERS, "every": 5, "seconds": seconds + 4}
         clients = subprocess.Popen(
             [sys.executable, "-m", "bench.pollers"],
             stdin=subprocess.PIPE,
@@ -153,7 +155,7 @@ def _pollers(bench: Bench, database: str) -> list[Figure]:
         ticking = threading.Thread(
             target=bench.probe,
             args=(database, "tick_for"),
-            kwargs={"module": _PROBES, "seconds": 36, "every": 2, "buckets": 2},
+            kwargs={"module": _PROBES, "seconds": seconds, "every": 2, "buckets": 2},
         )
         ticking.start()
         said, _ = clients.communicate(json.dumps(plan))

@@ -27,6 +27,7 @@ from bench.harness import (
 )
 
 ROWS = 100_000
+QUICK_ROWS = 5_000
 LEAST_ROWS = 5_000
 CLIENTS = 4
 _GRAPH = SHARED_DATA / "social" / "github_mutual_follow_dev.csv.gz"
@@ -122,7 +123,7 @@ def _edges(people: int) -> Iterator[tuple[int, int]]:
 
 def _reads(bench: Bench, data: dict) -> list[Figure]:
     """Pages of 20 by four clients, of people with a timeline: half of them follow the hub."""
-    found = _clients(bench, "reads", seconds=10, hub=data["hub"])
+    found = _clients(bench, "reads", seconds=bench.seconds(10), hub=data["hub"])
     detail = {"reads": len(found), "p95": percentile(found, 0.95) * 1000, **data}
     return [
         figure("feed_p50", percentile(found, 0.5) * 1000, "ms", "< 7", **detail),
@@ -181,7 +182,7 @@ def _famous(bench: Bench, data: dict) -> list[Figure]:
     for mode in ("push", "hybrid"):
         found = bench.probe(_DATABASE, "famous", module=_PROBES, author=author, mode=mode)
         rows[mode] = found["rows"]
-        times = _clients(bench, "reads", seconds=6, hub=author)
+        times = _clients(bench, "reads", seconds=bench.seconds(6), hub=author)
         p99[mode] = percentile(times, 0.99)
     say(f"rows {rows}, p99 {p99}")
     fewer = rows["push"] / max(1, rows["hybrid"])

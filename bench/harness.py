@@ -68,11 +68,20 @@ class Usage:
 class Bench:
     """The servers, folder and options that the figures of one run share."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Path, rows: int, *, is_quick: bool = False) -> None:
         self.folder = folder
         self.rows = rows
+        self.is_quick = is_quick
         self.postgres = PostgresServer(folder / "pg")
         self.valkey = ValkeyServer(folder / "valkey")
+
+    def rounds(self, whole: int) -> int:
+        """How often, or how many, where a whole run does it `whole` times."""
+        return max(1, whole // 4) if self.is_quick else whole
+
+    def seconds(self, whole: float) -> float:
+        """How long, where a whole run takes `whole` seconds."""
+        return max(2, round(whole / 4)) if self.is_quick else whole
 
     def url(self, database: str) -> str:
         """The URL of one of the benchmark's databases."""
@@ -145,11 +154,11 @@ class Bench:
 
 
 @contextmanager
-def servers(rows: int) -> Iterator[Bench]:
+def servers(rows: int, *, is_quick: bool = False) -> Iterator[Bench]:
     """A Bench with its servers running; everything is stopped and deleted at the end."""
     folder = Path(tempfile.mkdtemp(prefix="spyglass-bench-"))
     folder.chmod(0o711)  # as root the servers run as another user, who must get through
-    bench = Bench(folder, rows)
+    bench = Bench(folder, rows, is_quick=is_quick)
     try:
         bench.postgres.start()
         bench.valkey.start()
@@ -201,7 +210,7 @@ def table(figures: list[Figure]) -> str:
     )
 
 
-def report(name: str, figures: list[Figure], *, rows: int) -> dict:
+def report(name: str, figures: list[Figure], *, rows: int | None) -> dict:
     """What `--json` writes."""
     return {
         "bench": name,

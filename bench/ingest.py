@@ -53,7 +53,7 @@ def rate(bench: Bench, database: str, rows: int) -> Figure:
     _prepare(bench, database, rows)
     with bench.connect(database) as db:
         db.execute(_BARE)
-        for _ in range(ROUNDS):
+        for _ in range(bench.rounds(ROUNDS)):
             db.execute("TRUNCATE bench_bare, product_price_snapshots, catalog_changes")
             db.execute("CHECKPOINT")
             bench.manage(database, "ingest_snapshots", path, "--no-refresh")

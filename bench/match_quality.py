@@ -15,6 +15,7 @@ from bench import harness, labelled_sets
 from bench.harness import Bench, Figure, figure, percentile, say
 
 ROWS = 2_600
+QUICK_ROWS = 200
 LEAST_ROWS = 100
 _FITTED = 300  # queries of each set that a fit looks at
 _PROBES = "bench.match_quality_probes"

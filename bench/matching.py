@@ -10,6 +10,7 @@ from bench import matching_items, matching_jobs, matching_vectors
 from bench.harness import Bench
 
 ROWS = 1_000_000
+QUICK_ROWS = 20_000
 _SMALL = 100_000
 
 

@@ -24,7 +24,7 @@ def job_ids(label: str) -> tuple[str, ...]:
 
 def jobs(bench: Bench, database: str, label: str) -> list[Figure]:
     """From claim to stored result, one worker; and against one statement over all items."""
-    found = bench.probe(database, "jobs", module=_PROBES, samples=SAMPLES, exact=5)
+    found = bench.probe(database, "jobs", module=_PROBES, samples=bench.rounds(SAMPLES), exact=5)
     say(f"match jobs: p95 {found['p95']:.3f} s, one statement {found['exact']:.2f} s")
     speedup = found["exact"] / found["p50"]
     made = {
@@ -36,7 +36,7 @@ def jobs(bench: Bench, database: str, label: str) -> list[Figure]:
 
 def post(bench: Bench, database: str) -> Figure:
     """The answer 202 of `POST match`, the whole application in one process."""
-    found = bench.probe(database, "post", module=_PROBES, samples=SAMPLES)
+    found = bench.probe(database, "post", module=_PROBES, samples=bench.rounds(SAMPLES))
     return figure("match_post_p95", found["p95"] * 1000, "ms", "< 50", **found)
 
 
@@ -45,7 +45,9 @@ def searchers(bench: Bench, database: str) -> list[Figure]:
     answers: list[dict] = []
 
     def run() -> None:
-        answers.append(bench.probe(database, "searchers", module=_PROBES, threads=8, seconds=10))
+        answers.append(
+            bench.probe(database, "searchers", module=_PROBES, threads=8, seconds=bench.seconds(10))
+        )
 
     processes = [threading.Thread(target=run) for _ in range(2)]
     for each in processes:
@@ -64,7 +66,7 @@ def imported(bench: Bench, database: str, rows: int) -> Figure:
     """`import_items` of new items into a database that holds the data set, as it reports it: until
     the last of them is committed, and so found by words and place."""
     rates = []
-    for turn in range(ROUNDS):
+    for turn in range(bench.rounds(ROUNDS)):
         path = bench.folder / f"items-{turn}.csv"
         _write(path, rows, turn)
         options = ("--kind", "found", "--owner", "seeker", "--no-refresh")

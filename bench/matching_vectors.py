@@ -35,7 +35,9 @@ def search(bench: Bench, database: str, items: int, label: str) -> list[Figure]:
 
     The goal for p95 is that of the next larger size with one.
     """
-    found = bench.probe(database, "recall", module=_PROBES, items=items, samples=SAMPLES)
+    found = bench.probe(
+        database, "recall", module=_PROBES, items=items, samples=bench.rounds(SAMPLES)
+    )
     made = [
         figure(f"vector_recall_{label}_{_plain(case)}", found[case]["recall"], "", ">= 0.99",
                **found[case])
@@ -59,7 +61,9 @@ def crowd(bench: Bench, database: str, items: int) -> list[Figure]:
 
     def run() -> None:
         answers.append(
-            bench.probe(database, "crowd", module=_PROBES, items=items, threads=8, seconds=10)
+            bench.probe(
+                database, "crowd", module=_PROBES, items=items, threads=8, seconds=bench.seconds(10)
+            )
         )
 
     processes = [threading.Thread(target=run) for _ in range(2)]
@@ -103,7 +107,7 @@ def deleted(bench: Bench, database: str, items: int) -> list[Figure]:
         db.execute("UPDATE items SET is_deleted = true WHERE id % 4 <> 0")
         db.execute("ANALYZE item_embeddings")
     found = bench.probe(
-        database, "recall", module=_PROBES, items=items, samples=SAMPLES, keep_every=4
+        database, "recall", module=_PROBES, items=items, samples=bench.rounds(SAMPLES), keep_every=4
     )
     least = min(each["recall"] for each in found.values())
     worst = min(each["worst"] for each in found.values())

@@ -172,7 +172,7 @@ def speedup(bench: Bench, database: str, slugs: int) -> Figure:
         say("making the materialized views to compare with")
         db.execute("SET work_mem = '128MB'")  # the fold gives itself the same
         db.execute(_VIEWS)
-        for _ in range(ROUNDS):
+        for _ in range(bench.rounds(ROUNDS)):
             _change(db, slugs)
             parts.append(_refresh_parts(db))
             ours.append(sum(parts[-1]))
@@ -205,7 +205,7 @@ def history_growth(bench: Bench, short: str, long: str, slugs: int) -> Figure:
     """The same refresh on both databases in turn; they differ in the days of history alone."""
     times = {short: [], long: []}
     with bench.connect(short) as short_db, bench.connect(long) as long_db:
-        for _ in range(2 * ROUNDS):
+        for _ in range(bench.rounds(2 * ROUNDS)):
             for name, db in ((short, short_db), (long, long_db)):
                 _change(db, slugs)
                 times[name].append(_refresh_parts(db))

@@ -38,9 +38,9 @@ def cached_page(bench: Bench, database: str) -> Figure:
     with server(bench, database) as port:
         for path in rates:
             _hammer(port, path, seconds=2)
-        for _ in range(ROUNDS):
+        for _ in range(bench.rounds(ROUNDS)):
             for path, found in rates.items():
-                found.append(_hammer(port, path, seconds=SECONDS))
+                found.append(_hammer(port, path, seconds=bench.seconds(SECONDS)))
         size = len(urllib.request.urlopen(f"http://127.0.0.1:{port}{PAGE}").read())
     smallest, page = (median(found) for found in rates.values())
     say(f"smallest view: {smallest:,.0f} requests/s, cached page: {page:,.0f} requests/s")
@@ -66,8 +66,8 @@ def crowd(bench: Bench, database: str) -> list[Figure]:
             paths=paths,
             clients=CLIENTS,
             think=THINK,
-            warm=CROWD_WARM_SECONDS,
-            seconds=CROWD_SECONDS,
+            warm=bench.seconds(CROWD_WARM_SECONDS),
+            seconds=bench.seconds(CROWD_SECONDS),
         )
     say(f"{CLIENTS} clients: {found['per_second']:.0f} requests/s, p95 {found['p95']:.3f} s")
     detail = {

@@ -123,6 +123,7 @@ def test_keys_and_mouse_move_one_crosshair(visit):
 def test_table_holds_what_the_chart_shows(visit):
     page = visit()
     page.locator("[data-part=details] summary").click()
+    page.wait_for_selector("[data-part=table] table thead th")  # filled when it is unfolded
     table = page.locator("[data-part=table] table")
     assert (
         table.locator("thead th").all_text_contents()[1:]
