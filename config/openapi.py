@@ -1,5 +1,7 @@
 """How this project's tokens and permissions read in the OpenAPI document."""
 
+from typing import Any
+
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
@@ -31,3 +33,9 @@ class Schema(AutoSchema):
         if is_public and any(isinstance(one, PublicRead) for one in self.view.get_permissions()):
             auth = [*auth, {}]
         return auth
+
+    def get_extensions(self) -> dict[str, Any]:
+        """The scopes that a token needs, as `x-scopes`: OpenAPI 3.0 has no place for them."""
+        needed = [getattr(one, "needs", None) for one in self.view.get_permissions()]
+        scopes = [scope for scope in needed if scope]
+        return super().get_extensions() | ({"x-scopes": scopes} if scopes else {})

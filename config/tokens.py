@@ -109,6 +109,7 @@ def HasScope(scope: str) -> type[BasePermission]:  # noqa: N802  (it stands wher
         raise ValueError(f"Unknown scope {scope!r}; known: {', '.join(SCOPES)}.")
 
     class ScopePermission(BasePermission):
+        needs = scope
         message = f"This needs a token with the scope {scope!r}."
 
         def has_permission(self, request, view) -> bool:

@@ -34,7 +34,7 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
 )
 _NEW = {
     "name": "Dinner for two",
-    "venues": [17, 18],
+    "venues": [17],
     "date_from": "2026-02-18",
     "date_to": "2026-02-28",
     "weekdays": [5, 6],
