@@ -141,7 +141,8 @@ def test_each_request_runs(things):
     for command in found:
         if SENDS in command:
             continue
-        answer = send(client, arguments(command, things()))
+        reachable = command.replace("https://example.org", "https://1.1.1.1")  # no name server
+        answer = send(client, arguments(reachable, things()))
         if not 200 <= answer.status_code < 300:
             failed[command] = f"{answer.status_code} {answer.content[:300]!r}"
     assert failed == {}, "\n".join(failed.values())
