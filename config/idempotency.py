@@ -9,12 +9,14 @@ import hashlib
 import logging
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from django.db import DatabaseError, connection, transaction
+from django.db import Error, connection, transaction
 from django.http import HttpResponse
 from rest_framework.response import Response
 
@@ -29,6 +31,7 @@ log = logging.getLogger("spyglass.idempotency")
 HEADER = "Idempotency-Key"
 LIFETIME = timedelta(hours=24)
 CLAIM_LIFETIME = timedelta(seconds=60)  # a request at work for longer counts as dead
+_RELEASE_SECONDS = 0.5  # between two attempts, while PostgreSQL is away
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 _KEPT_HEADERS = ("Location", "Retry-After")
 
@@ -115,13 +118,28 @@ def idempotent(request, endpoint: str) -> Iterator[Once]:
 
 
 def _release_quietly(once: Once) -> None:
-    """Release without hiding the error that is on its way; unreleased, a claim dies by itself."""
-    if connection.needs_rollback:
-        return
+    """Release without hiding the error that is on its way; later where PostgreSQL is away now."""
     try:
-        once.release()
-    except DatabaseError:
-        log.warning("An idempotency key was not released", exc_info=True)
+        if not connection.needs_rollback:
+            once.release()
+            return
+    except Error:
+        log.warning("An idempotency key is not released yet", exc_info=True)
+    threading.Thread(target=_release_later, args=[once], daemon=True).start()
+
+
+def _release_later(once: Once) -> None:
+    """Try until the claim would be dead anyway: whoever sends the request again waits for it."""
+    deadline = time.monotonic() + CLAIM_LIFETIME.total_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(_RELEASE_SECONDS)
+        try:
+            once.release()
+            return
+        except Error:
+            log.debug("An idempotency key is still not released", exc_info=True)
+        finally:
+            connection.close()
 
 
 def _owner(request) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -133,6 +134,29 @@ def test_a_failed_request_frees_its_key(post, where):
     assert post("k1").json()["title"] == "Not now"
     assert not IdempotencyRecord.objects.exists()
     hooks.clear()
+    assert post("k1").status_code == 201
+    assert effects() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_is_freed_when_postgresql_is_back(post):
+    """The request that failed with it could not; another process would wait for the claim's end."""
+    where = dict(connection.settings_dict)
+
+    def lose_it():
+        connection.close()
+        connection.settings_dict.update(HOST="/nonexistent", PORT="1")
+        connection.ensure_connection()
+
+    hooks["inside"] = lose_it
+    assert post("k1").status_code == 503
+    hooks.clear()
+    connection.close()
+    connection.settings_dict.update(HOST=where["HOST"], PORT=where["PORT"])
+    assert IdempotencyRecord.objects.exists()
+    deadline = time.monotonic() + 10
+    while IdempotencyRecord.objects.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert post("k1").status_code == 201
     assert effects() == 3
 
