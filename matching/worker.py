@@ -26,7 +26,7 @@ from django.db import (
     transaction,
 )
 
-from config import runs
+from config import logs, runs
 from config.embeddings import EmbedderError
 from config.listening import Ear
 from matching import badges, embedding, engine, features, metrics, pairs, queue, text, vectors
@@ -128,7 +128,8 @@ def _work_one(heart: "_Heart") -> bool:
     job = queue.claim()
     if job is None:
         return False
-    with heart.beating(job):
+    origin = {"request_id": job.request_id, "job": "match", "run": str(job.task_id)}
+    with logs.bound(**origin), heart.beating(job):
         perform(job)
     return True
 
