@@ -142,8 +142,7 @@ def _process_metrics() -> tuple[list[Metric], dict[str, str]]:
 def _read_all(errors: dict[str, str]) -> list[Metric]:
     """The metrics that PostgreSQL holds; what fails is added to `errors` by name."""
     found: list[Metric] = []
-    parts = [_tallies, _connections, _read_models, _worker, _jobs, _partitions]
-    for collect in [*parts, *_collectors]:
+    for collect in parts():
         try:
             found += collect()
         except (DatabaseError, InterfaceError) as error:
@@ -156,6 +155,12 @@ def _read_all(errors: dict[str, str]) -> list[Metric]:
             log.exception("Metrics part %s failed", collect.__name__)
             errors[collect.__name__.strip("_")] = str(error)
     return found
+
+
+def parts() -> list[Collector]:
+    """What reads the metrics that PostgreSQL holds, ours and those of the domains."""
+    ours = [_tallies, _connections, _read_models, _worker, _jobs, _partitions]
+    return [*ours, *_collectors]
 
 
 def _is_database_reachable() -> bool:

@@ -130,7 +130,9 @@ def _work_one(heart: "_Heart") -> bool:
         return False
     origin = {"request_id": job.request_id, "job": "match", "run": str(job.task_id)}
     with logs.bound(**origin), heart.beating(job):
-        perform(job)
+        state = perform(job)
+        level = logging.INFO if job.request_id else logging.DEBUG  # somebody may look for it
+        logger.log(level, "match job %s: %s", job.task_id, state)
     return True
 
 
