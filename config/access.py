@@ -30,6 +30,7 @@ class RequestIdMiddleware:
     def __call__(self, request):
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _WELL_FORMED.match(given) else uuid.uuid4().hex
+        request.request_id = request_id
         began = time.perf_counter()
         with logs.bound(request_id=request_id):
             response = self.get_response(request)

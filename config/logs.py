@@ -64,6 +64,12 @@ def request_id() -> str:
     return str(_bound.get().get("request_id", ""))
 
 
+def _context(record: logging.LogRecord) -> Mapping[str, str | int]:
+    """What a record belongs to. Django logs an answer of 4xx when the request has just ended."""
+    given = getattr(getattr(record, "request", None), "request_id", "")
+    return _bound.get() or ({"request_id": given} if given else {})
+
+
 class _Masking(logging.Formatter):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -78,7 +84,8 @@ class TextFormatter(_Masking):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         line = super().formatMessage(record)
-        return f"{line} [request {request_id()}]" if request_id() else line
+        request = _context(record).get("request_id")
+        return f"{line} [request {request}]" if request else line
 
     def format(self, record: logging.LogRecord) -> str:
         return self.mask(super().format(record))
@@ -95,7 +102,7 @@ class JsonFormatter(_Masking):
             "level": record.levelname,
             "logger": record.name,
             "message": self.mask(record.getMessage()),
-            **_bound.get(),
+            **_context(record),
         }
         for name in FIELDS:
             value = record.__dict__.get(name)
