@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from psycopg.pq import TransactionStatus
 
-from config import leases, logs, tally
+from config import leases, logs, tally, telemetry
 from config.models import Heartbeat, JobRun, Lease
 
 logger = logging.getLogger("spyglass.jobs")
@@ -112,7 +112,7 @@ def execute(
     request_id = logs.request_id()
     origin = {"request_id": request_id} if request_id else {}
     record = _begin(name, trigger, (detail or {}) | origin)
-    with logs.bound(job=name, run=record.pk):
+    with logs.bound(job=name, run=record.pk), telemetry.span(f"job {name}", run=record.pk):
         return _carry_out(record, function, timeout, queued=queued)
 
 
