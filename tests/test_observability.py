@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from django.core.management import get_commands
+from django.db import connection
 from django.test import Client
 from django.urls import resolve
 from prometheus_client import REGISTRY
@@ -257,6 +258,29 @@ def test_a_dashboard_can_be_imported(path):
         taken |= cells
 
 
+def test_the_containers_of_monitoring_find_their_files():
+    text = (PROJECT / "deploy" / "monitoring.yaml").read_text()
+    example = (PROJECT / "deploy" / "env.example").read_text()
+    for name in re.findall(r"\$\{(\w+)", text):
+        assert re.search(rf"^{name}=", example, re.MULTILINE), name
+    services = yaml.safe_load(text)["services"]
+    beside = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())["services"]
+    assert services["prometheus"]["network_mode"] == "service:app"
+    assert "app" in beside
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (PROJECT / "deploy" / source).exists()
+    folder = PROJECT / "deploy" / "grafana" / "provisioning"
+    [source] = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://app:9090"
+    [provider] = yaml.safe_load((folder / "dashboards" / "spyglass.yaml").read_text())["providers"]
+    mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
+    assert provider["options"]["path"] in mounted
+
+
 def test_every_alert_has_its_page_and_every_page_its_alert():
     pages = {path.name for path in RUNBOOKS.glob("*.md")}
     assert pages - NOT_OF_AN_ALERT == {f"{name}.md" for name in ALERTS}
@@ -290,6 +314,30 @@ def test_a_page_names_what_exists(path, known, settings):
         assert is_metric or name in NAMES_OF_OTHERS | set(jobs.all()) | _tables(), name
     for name in re.findall(r"`([A-Z]+_[A-Z_]+)", text):
         assert name in (PROJECT / "docs" / "operations.md").read_text(), name
+
+
+def _pages() -> str:
+    return "\n".join(path.read_text() for path in sorted(RUNBOOKS.glob("*.md")))
+
+
+def test_screens_that_pages_name_answer(admin_client, fresh_process):
+    """With their filters: Django redirects to `?e=1` from one that it does not know."""
+    addresses = sorted(set(re.findall(r"`(/admin/[^`]*[?][^`]*)`", _pages())))
+    assert len(addresses) > 8
+    for address in addresses:
+        answer = admin_client.get(address.replace("=NAME", "=prune"))
+        assert answer.status_code == 200, address
+
+
+@pytest.mark.django_db
+def test_queries_that_pages_name_run():
+    found = re.findall(r"^    (SELECT [^;]*;)|`(SELECT [^`;]*;)`", _pages(), re.MULTILINE)
+    statements = [one or other for one, other in found]
+    assert len(statements) > 5
+    with connection.cursor() as cursor:
+        for statement in statements:
+            if "pg_terminate_backend" not in statement:
+                cursor.execute(statement)
 
 
 NAMES_OF_OTHERS = {
