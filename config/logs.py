@@ -26,7 +26,7 @@ _bound: ContextVar[Mapping[str, str | int]] = ContextVar(
 )
 
 _SECRET_NAME = (
-    r"[\w-]*(?:passw(?:or)?d|pwd|secret|token|api_?-?key|access_?-?key|secret_?-?key"
+    r"(?:passw(?:or)?d|pwd|secret|token|api_?-?key|access_?-?key|secret_?-?key"
     r"|credentials?|signature|sessionid|csrfmiddlewaretoken|cookie)"
 )
 _PATTERNS = [
@@ -36,9 +36,9 @@ _PATTERNS = [
         (r"(authorization['\"]?\s*[:=,]\s*b?['\"]?)(?:\w+\s+)?[^\s'\",;]+", rf"\1{MASK}"),
         (r"\b(bearer|token|basic)(\s+)[\w.~+/=-]{16,}", rf"\1\2{MASK}"),
         # scheme://user:password@host, scheme://:password@host
-        (r"(\b[a-z][a-z0-9+.-]*://[^\s:/?#@'\"]*):[^\s/?#'\"]*@", rf"\1:{MASK}@"),
-        (rf"(\b{_SECRET_NAME}['\"]?\s*[:=]\s*b?)(['\"])(?:\\.|(?!\2).)*\2", rf"\1\2{MASK}\2"),
-        (rf"(\b{_SECRET_NAME}['\"]?\s*[:=]\s*)[^\s'\",;&)}}\]]+", rf"\1{MASK}"),
+        (r"(\b[a-z][a-z0-9+.-]{0,30}://[^\s:/?#@'\"]*):[^\s/?#'\"]*@", rf"\1:{MASK}@"),
+        (rf"({_SECRET_NAME}['\"]?\s*[:=]\s*b?)(['\"])(?:\\.|(?!\2).)*\2", rf"\1\2{MASK}\2"),
+        (rf"({_SECRET_NAME}['\"]?\s*[:=]\s*)[^\s'\",;&)}}\]]+", rf"\1{MASK}"),
     )
 ]
 _NAMES_OF_SECRETS = re.compile(r"(SECRET|PASSWORD|TOKEN|KEY)$|SECRET_|_SECRET")
