@@ -22,7 +22,6 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 EXTENSIONS = {"vector": (0, 8, 4), "pg_trgm": (), "unaccent": (), "pg_stat_statements": ()}
 OPTIONAL_EXTENSIONS = {"pg_stat_statements"}
-OVERDUE = timedelta(minutes=5)  # schedules are looked at every 30 s at most
 SILENT = timedelta(minutes=2)  # a run beats every 15 s
 SECRET_KEY_LENGTH = 32
 
@@ -176,7 +175,7 @@ def _schedules() -> Iterator[Check]:
             yield Check(FAIL, name, "has no schedule", repair)
         elif row.repeats == 0 or row.next_run is None:
             yield Check(FAIL, name, "its schedule is switched off", repair)
-        elif row.next_run < timezone.now() - OVERDUE:
+        elif row.next_run < timezone.now() - jobs.OVERDUE:
             late = _span((timezone.now() - row.next_run).total_seconds())
             yield Check(FAIL, name, f"overdue by {late}", "start manage.py worker, or see its log")
         else:

@@ -22,10 +22,10 @@ from django.db import Error, close_old_connections, connection, transaction
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from django_q.models import OrmQ, Schedule
-from django_q.signals import post_execute, pre_execute
+from django_q.signals import post_execute, pre_enqueue, pre_execute
 from django_q.tasks import async_task
 
-from config import leases, runs, schedules
+from config import leases, logs, runs, schedules
 from config.models import JobRun
 from config.runs import JobFailed, LeaseLost, Run, TimedOut
 
@@ -39,6 +39,7 @@ MAX_ATTEMPTS = 3
 # Above the timeout, so that the queue's own clock, which kills the process, never rings first.
 QUEUE_TIMEOUT_MARGIN = timedelta(seconds=60)
 QUEUE_SCAN_ROWS = 1_000
+OVERDUE = timedelta(minutes=5)  # schedules are looked at every 30 s at most
 
 _UNITS = {"day": timedelta(days=1), "hour": timedelta(hours=1), "minute": timedelta(minutes=1)}
 _FUNCTION = "config.jobs.run_queued"
@@ -276,9 +277,16 @@ def _attempts(name: str, task: str) -> int:
 _current_task: dict = {}
 
 
+def _note_request(sender, task, **kwargs) -> None:
+    """Whatever is queued knows the request that asked for it; a member that the queue ignores."""
+    if request_id := logs.request_id():
+        task["request_id"] = request_id
+
+
 def _note_task(sender, func, task, **kwargs) -> None:
     """The queue does not tell a function which task it is; a worker process has one at a time."""
     _current_task["id"] = task["id"]
+    logs.begin(request_id=task.get("request_id", ""))
 
 
 def _note_result(sender, task, **kwargs) -> None:
@@ -295,5 +303,6 @@ def _note_result(sender, task, **kwargs) -> None:
         logger.warning("cannot stamp the queue's heartbeat: %s", error)
 
 
+pre_enqueue.connect(_note_request, dispatch_uid="config.jobs.request")
 pre_execute.connect(_note_task, dispatch_uid="config.jobs.task")
 post_execute.connect(_note_result, dispatch_uid="config.jobs.result")

@@ -30,7 +30,7 @@ from prometheus_client.utils import floatToGoString
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from config import readmodels, runs, tally
+from config import jobs, partitions, readmodels, runs, tally
 from config.problems import Problem, to_problem
 from config.sqlfiles import queries
 from config.tokens import TokenAuthentication
@@ -43,6 +43,11 @@ ITEM_SEARCH_LATENCY = Histogram(
     ["endpoint"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+tally.declare("job_runs_total", "Runs of jobs that ended.", job=(), outcome=())
+tally.declare("read_model_refresh_seconds_sum", "Time that refreshes took.", model=())
+tally.declare("read_model_refresh_seconds_count", "Refreshes.", model=())
+tally.declare("read_model_refresh_rows_total", "Rows that refreshes took in.", model=())
+
 Collector = Callable[[], Iterable[Metric]]
 _collectors: list[Collector] = []
 
@@ -137,7 +142,7 @@ def _process_metrics() -> tuple[list[Metric], dict[str, str]]:
 def _read_all(errors: dict[str, str]) -> list[Metric]:
     """The metrics that PostgreSQL holds; what fails is added to `errors` by name."""
     found: list[Metric] = []
-    for collect in [_tallies, _connections, _read_models, _worker, *_collectors]:
+    for collect in parts():
         try:
             found += collect()
         except (DatabaseError, InterfaceError) as error:
@@ -150,6 +155,12 @@ def _read_all(errors: dict[str, str]) -> list[Metric]:
             log.exception("Metrics part %s failed", collect.__name__)
             errors[collect.__name__.strip("_")] = str(error)
     return found
+
+
+def parts() -> list[Collector]:
+    """What reads the metrics that PostgreSQL holds, ours and those of the domains."""
+    ours = [_tallies, _connections, _read_models, _worker, _jobs, _partitions]
+    return [*ours, *_collectors]
 
 
 def _is_database_reachable() -> bool:
@@ -175,6 +186,8 @@ def _tallies() -> list[Metric]:
     `…_sum` as a histogram."""
     by_family: dict[tuple[str, str], list] = defaultdict(list)
     rows = tally.all()
+    counted = {(row.name, *sorted(row.labels.items())) for row in rows}
+    rows += [row for row in tally.zeros() if (row.name, *sorted(row.labels.items())) not in counted]
     histograms = {row.name.removesuffix("_bucket") for row in rows if row.name.endswith("_bucket")}
     for row in rows:
         stem, _, suffix = row.name.rpartition("_")
@@ -186,7 +199,10 @@ def _tallies() -> list[Metric]:
 
 
 def _tally_metric(name: str, kind: str, rows: list) -> Metric:
-    metric = Metric(name, "Counted in PostgreSQL with what it counts.", kind)
+    declared = tally.declared()
+    known = (declared.get(each) for each in (name, *(row.name for row in rows)))
+    text = next((one.text for one in known if one), "Counted in PostgreSQL with what it counts.")
+    metric = Metric(name, text, kind)
     for row in rows:
         if not row.name.endswith("_bucket"):
             metric.add_sample(row.name, row.labels, row.value)
@@ -214,14 +230,22 @@ def _add_buckets(metric: Metric, rows: list) -> None:
 def _connections() -> list[Metric]:
     with connection.cursor() as cursor:
         cursor.execute(queries("config")["connection_usage"])
-        used, limit = cursor.fetchone()
-    metrics = [
-        GaugeMetricFamily("db_connection_usage", "Connections used of max_connections, 0 to 1."),
-        GaugeMetricFamily("db_connections", "Client connections to the PostgreSQL server."),
+        used, limit, idle = cursor.fetchone()
+    return [
+        _gauge("db_connection_usage", "Connections used of max_connections, 0 to 1.", used / limit),
+        _gauge("db_connections", "Client connections to the PostgreSQL server.", used),
+        _gauge(
+            "db_idle_in_transaction_seconds",
+            "How long the longest idle transaction has been idle; 0 where none is.",
+            idle,
+        ),
     ]
-    metrics[0].add_metric([], used / limit)
-    metrics[1].add_metric([], used)
-    return metrics
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    metric = GaugeMetricFamily(name, text)
+    metric.add_metric([], value)
+    return metric
 
 
 def _read_models() -> list[Metric]:
@@ -234,12 +258,23 @@ def _read_models() -> list[Metric]:
     stale = GaugeMetricFamily(
         "read_model_stale", "1 where the last refresh is older than it should be.", labels=["model"]
     )
+    failed = GaugeMetricFamily(
+        "read_model_refresh_failed", "1 where the last refresh failed.", labels=["model"]
+    )
+    differences = GaugeMetricFamily(
+        "read_model_differences",
+        "Rows that differed from the truth at the last comparison, and were not mended.",
+        labels=["model"],
+    )
     for state in readmodels.states():
         if state.age_seconds is not None:
             age.add_metric([state.name], state.age_seconds)
         backlog.add_metric([state.name], state.backlog)
         stale.add_metric([state.name], int(state.stale))
-    return [age, backlog, stale]
+        failed.add_metric([state.name], int(bool(state.error)))
+        if state.differences is not None:
+            differences.add_metric([state.name], state.differences)
+    return [age, backlog, stale, failed, differences]
 
 
 def _worker() -> list[Metric]:
@@ -250,6 +285,55 @@ def _worker() -> list[Metric]:
     )
     for part, age in runs.heartbeat_ages().items():
         metric.add_metric([part], age)
+    return [metric]
+
+
+def _jobs() -> list[Metric]:
+    """How each declared job fares, and what waits in the queue."""
+    failing = GaugeMetricFamily(
+        "job_failing", "1 where the last run of a job failed or died.", labels=["job"]
+    )
+    age = GaugeMetricFamily(
+        "job_last_success_age_seconds",
+        "Since a job succeeded last; none where no run is left in the log.",
+        labels=["job"],
+    )
+    overdue = GaugeMetricFamily(
+        "job_overdue",
+        "1 where the schedule of a job is missing, off, or more than 5 minutes late.",
+        labels=["job"],
+    )
+    scheduled = [job.name for job in jobs.all().values() if job.schedule != "on demand"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            queries("config")["job_health"],
+            {"jobs": list(jobs.all()), "prefix": jobs.PREFIX, "late": jobs.OVERDUE},
+        )
+        for name, failed, seconds, late in cursor.fetchall():
+            failing.add_metric([name], int(failed))
+            if seconds is not None:
+                age.add_metric([name], seconds)
+            if name in scheduled:
+                overdue.add_metric([name], int(late))
+        cursor.execute(queries("config")["job_queue"])
+        waiting, oldest = cursor.fetchone()
+    return [
+        failing,
+        age,
+        overdue,
+        _gauge("job_queue_depth", "Tasks that no worker has taken, up to 100,000.", waiting),
+        _gauge("job_queue_oldest_seconds", "How long the oldest of them has waited.", oldest),
+    ]
+
+
+def _partitions() -> list[Metric]:
+    metric = GaugeMetricFamily(
+        "partitions_missing_ahead",
+        "Partitions that the coming periods need and that are not there.",
+        labels=["table"],
+    )
+    for table in partitions.all():
+        metric.add_metric([table], partitions.missing_ahead(table))
     return [metric]
 
 

@@ -16,6 +16,7 @@ from rest_framework import exceptions, serializers
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from config import logs
 from config.rendering import dumps
 
 log = logging.getLogger("spyglass.problems")
@@ -51,6 +52,8 @@ class Problem(Exception):
         document = {"type": "about:blank", "title": self.title, "status": self.status}
         if self.detail:
             document["detail"] = self.detail
+        if request_id := logs.request_id():
+            document["request_id"] = request_id
         return document | self.members
 
     def response(self) -> HttpResponse:
@@ -268,6 +271,9 @@ class ProblemSerializer(serializers.Serializer):
     title = serializers.CharField()
     status = serializers.IntegerField()
     detail = serializers.CharField(required=False)
+    request_id = serializers.CharField(
+        required=False, help_text="As in X-Request-ID: what the log knows the request by."
+    )
     errors = FieldErrorSerializer(many=True, required=False)
 
 

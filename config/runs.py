@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from psycopg.pq import TransactionStatus
 
-from config import leases, tally
+from config import leases, logs, tally, telemetry
 from config.models import Heartbeat, JobRun, Lease
 
 logger = logging.getLogger("spyglass.jobs")
@@ -109,7 +109,16 @@ def execute(
     Raises JobFailed, with the traceback stored in the row. What is not an Exception (an
     interrupt, the queue's own timeout) is recorded and goes on up unchanged.
     """
-    record = _begin(name, trigger, detail or {})
+    request_id = logs.request_id()
+    origin = {"request_id": request_id} if request_id else {}
+    record = _begin(name, trigger, (detail or {}) | origin)
+    with logs.bound(job=name, run=record.pk), telemetry.span(f"job {name}", run=record.pk):
+        return _carry_out(record, function, timeout, queued=queued)
+
+
+def _carry_out(
+    record: JobRun, function: Callable[[Run], int | None], timeout: timedelta, *, queued: bool
+) -> JobRun:
     if record.state == JobRun.State.SKIPPED:
         logger.log(logging.INFO if queued else logging.DEBUG, "%s", describe(record))
         return record
@@ -134,6 +143,8 @@ def execute(
     if failed and not isinstance(error, Exception):
         raise error
     if failed or not mine:
+        if queued:  # the queue would log it from another process, which knows of no run
+            logger.error("%s", describe(record))
         raise JobFailed(record) from error
     # A command reports by itself; and what has nothing to count, like the canary's run every
     # minute, would only fill the worker's log.

@@ -99,6 +99,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.access.RequestIdMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "config.problems.GuardMiddleware",
@@ -419,11 +420,22 @@ UNFOLD = {
 
 PROMETHEUS_EXPORT_MIGRATIONS = False
 METRICS_PUBLIC = env.bool("METRICS_PUBLIC", default=False)  # else loopback or a token
+LOG_FORMAT = env.str("LOG_FORMAT", default="text")  # or json
+if LOG_FORMAT not in ("text", "json"):
+    raise ImproperlyConfigured(f"LOG_FORMAT must be text or json, not {LOG_FORMAT!r}")
+ACCESS_LOG = env.bool("ACCESS_LOG", default=LOG_FORMAT == "json")  # a line for each request
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "text": {
+            "()": "config.logs.TextFormatter",
+            "fmt": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        },
+        "json": {"()": "config.logs.JsonFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="WARNING")},
     "loggers": {"spyglass": {"level": env.str("SPYGLASS_LOG_LEVEL", default="INFO")}},
 }

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from config.embedded import var_folder
 
+JSON_LOG = Path(__file__).with_name("granian_log.json")
+
 
 def parser() -> argparse.ArgumentParser:
     """The options that `script/server` passes on."""
@@ -58,6 +60,7 @@ def command(options: argparse.Namespace) -> list[str]:
         *("--workers", str(options.workers), "--blocking-threads", "2"),
         *("--backlog", "4096", "--backpressure", "4096"),
         *("--respawn-failed-workers", "--no-ws", "--log-level", "warning"),
+        *(("--log-config", str(JSON_LOG)) if os.environ.get("LOG_FORMAT") == "json" else ()),
     ]
 
 

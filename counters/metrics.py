@@ -8,8 +8,18 @@ from collections.abc import Iterable
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from config import tally
 from config.metrics import register_collector
 from counters import queries, stream
+
+tally.declare("counter_folded_total", "Deltas that were folded.", counter=())
+tally.declare(
+    "counter_events_total",
+    "Events of the stream, by what became of them.",
+    outcome=("counted", "repeated", "dead"),
+)
+tally.declare("counter_redelivered_total", "Entries that another worker had left.")
+tally.declare("counter_consumer_errors_total", "Entries that a worker failed at, and buried.")
 
 
 @register_collector

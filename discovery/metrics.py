@@ -8,10 +8,25 @@ from collections.abc import Iterable
 from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from config import tally
 from config.metrics import register_collector
-from discovery import queries
+from discovery import notifier, queries
 
 STATES = ("fresh", "failing", "frozen", "paused", "new")
+
+tally.declare("discovery_polls_total", "Polls of a source.", source=(), outcome=())
+tally.declare("discovery_events_total", "What polls found changed.", event=())
+tally.declare("discovery_drops_published_total", "Drops that pollers can see.")
+tally.declare(
+    "discovery_notifications_total",
+    "Notifications, by what became of them.",
+    state=("pending", "sent", "gone", "failed", "dead", "retried"),
+)
+tally.declare_histogram(
+    "discovery_delivery_seconds",
+    "From the poll that saw an opening to the message that told it.",
+    notifier.SECONDS,
+)
 
 
 @register_collector

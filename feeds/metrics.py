@@ -10,7 +10,21 @@ from collections.abc import Iterable
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from config import tally
 from config.metrics import register_collector
+from feeds.fanout import SECONDS
+
+tally.declare("feed_delivered_total", "Rows that were written to timelines.")
+tally.declare("feed_fanouts_total", "Posts whose delivery is complete.")
+tally.declare("feed_deliveries_failed_total", "Attempts at a delivery that failed.")
+tally.declare_histogram(
+    "feed_fanout_lag_seconds", "From a post to the last of its deliveries.", SECONDS
+)
+tally.declare(
+    "post_index_total",
+    "Posts written to the search index, or already there newer.",
+    outcome=("written", "older"),
+)
 
 FEED_READ_SECONDS = Histogram(
     "feed_read_seconds",

@@ -21,6 +21,20 @@ from matching.models import MatchJob
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60)
 MEASURES = "measure_matching"  # the job whose detail has the dear ones
 
+tally.declare(
+    "matching_attempts_total",
+    "Attempts at match jobs, by how they ended.",
+    outcome=("done", "cancelled", "error", "died", "expired", "overdue"),
+)
+tally.declare("matching_jobs_failed_total", "Match jobs that were given up.")
+tally.declare("matching_candidates_total", "Candidates, by the route that found them.", route=())
+tally.declare("matching_degraded_total", "Match jobs that had to do without vectors.", reason=())
+tally.declare_histogram(
+    "matching_job_duration_seconds", "Time of a match job that is done, once begun.", SECONDS
+)
+tally.declare("matching_recall_sum", "Recall of searches that were repeated exactly, 0 to 1 each.")
+tally.declare("matching_recall_count", "Searches that were repeated exactly.")
+
 
 def count_attempt(outcome: str) -> None:
     """Count an attempt at a match job: done, cancelled, error, died, expired or overdue."""

@@ -328,6 +328,9 @@ class MatchJob(models.Model):
     result = models.JSONField(null=True)
     degraded = models.TextField(default="")
     error = models.TextField(default="")
+    request_id = models.TextField(
+        default="", db_default="", blank=True, help_text="The request that asked last, in the log."
+    )
 
     class Meta:
         db_table = "match_jobs"

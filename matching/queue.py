@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from psycopg.types.json import Jsonb
 
-from config import leases, tally
+from config import leases, logs, tally
 from config.sqlfiles import queries
 from matching.fields import clean
 from matching.models import Item, MatchJob
@@ -70,6 +70,7 @@ class Claim:
     priority: int
     attempts: int
     lease: str
+    request_id: str  # of the request that asked for it, or ""
 
 
 def submit_match(
@@ -97,7 +98,12 @@ def submit_match(
         if priority == MatchJob.Priority.PERSON:  # else two requests would each take the last one
             _rows("lock_owner_quota", owner=owner.pk)
         [(task_id,)] = _rows(
-            statement, task=uuid.uuid4(), owner=owner.pk, priority=int(priority), **subject
+            statement,
+            task=uuid.uuid4(),
+            owner=owner.pk,
+            priority=int(priority),
+            request=logs.request_id(),
+            **subject,
         )
         refusal = _refusal(owner.pk, priority)
         if refusal and priority != MatchJob.Priority.CHANGE:
@@ -118,8 +124,10 @@ def claim() -> Claim | None:
     rows = _rows("claim_job", lease=lease, length=LEASE, **_process())
     if not rows:
         return None
-    task_id, owner_id, item_id, query, priority, attempts = rows[0]
-    return Claim(task_id, owner_id, item_id, json.loads(query), priority, attempts, lease)
+    task_id, owner_id, item_id, query, priority, attempts, request_id = rows[0]
+    return Claim(
+        task_id, owner_id, item_id, json.loads(query), priority, attempts, lease, request_id
+    )
 
 
 def extend(job: Claim) -> bool:

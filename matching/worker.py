@@ -26,7 +26,7 @@ from django.db import (
     transaction,
 )
 
-from config import runs
+from config import logs, runs, telemetry
 from config.embeddings import EmbedderError
 from config.listening import Ear
 from matching import badges, embedding, engine, features, metrics, pairs, queue, text, vectors
@@ -128,8 +128,12 @@ def _work_one(heart: "_Heart") -> bool:
     job = queue.claim()
     if job is None:
         return False
-    with heart.beating(job):
-        perform(job)
+    origin = {"request_id": job.request_id, "job": "match", "run": str(job.task_id)}
+    trace = telemetry.span("job match", run=str(job.task_id), request_id=job.request_id)
+    with logs.bound(**origin), trace, heart.beating(job):
+        state = perform(job)
+        level = logging.INFO if job.request_id else logging.DEBUG  # somebody may look for it
+        logger.log(level, "match job %s: %s", job.task_id, state)
     return True
 
 

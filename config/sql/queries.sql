@@ -72,10 +72,45 @@ UPDATE config_lease SET expires_at = clock_timestamp() + %(length)s
 WHERE name = %(name)s AND owner = %(owner)s
 
 -- name: connection_usage
--- Client connections of the whole server, and how many it takes.
-SELECT count(*), current_setting('max_connections')::int
+-- Client connections of the whole server, how many it takes, and how long (seconds) the longest
+-- idle transaction has been idle.
+SELECT
+    count(*), current_setting('max_connections')::int,
+    coalesce(
+        extract(epoch FROM max(clock_timestamp() - state_change)
+            FILTER (WHERE starts_with(state, 'idle in transaction'))), 0
+    )::float8
 FROM pg_stat_activity
 WHERE backend_type = 'client backend'
+
+-- name: job_health
+-- Whether the last run of each job failed, since when (seconds) one succeeded, and whether its
+-- schedule is missing, off, or late.
+SELECT
+    asked.job,
+    coalesce(last.state IN ('failed', 'abandoned'), FALSE),
+    extract(epoch FROM now() - good.finished_at)::float8,
+    plan.id IS NULL OR plan.repeats = 0 OR plan.next_run IS NULL
+        OR plan.next_run < now() - %(late)s
+FROM unnest(%(jobs)s::text[]) AS asked (job)
+LEFT JOIN LATERAL (
+    SELECT state FROM config_jobrun
+    WHERE job = asked.job AND state NOT IN ('running', 'skipped')
+    ORDER BY started_at DESC
+    LIMIT 1
+) AS last ON TRUE
+LEFT JOIN LATERAL (
+    SELECT finished_at FROM config_jobrun
+    WHERE job = asked.job AND state = 'succeeded'
+    ORDER BY started_at DESC
+    LIMIT 1
+) AS good ON TRUE
+LEFT JOIN django_q_schedule AS plan ON plan.name = %(prefix)s || asked.job
+
+-- name: job_queue
+-- Tasks of the queue that wait (counted up to 100,000), and for how long (seconds) the oldest has.
+SELECT count(*), coalesce(extract(epoch FROM now() - min(lock)), 0)::float8
+FROM (SELECT lock FROM django_q_ormq WHERE lock <= now() LIMIT 100000) AS waiting
 
 -- name: claim_idempotency_key
 -- Takes a key that is new, expired, or left by a dead request of the same content.

@@ -277,16 +277,18 @@ FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: submit_item_job
 -- Puts an item's job in the queue, or finds the one that waits and makes it as urgent; locks it.
-INSERT INTO match_jobs (task_id, owner_id, item_id, priority)
-VALUES (%(task)s, %(owner)s, %(item)s, %(priority)s)
+INSERT INTO match_jobs (task_id, owner_id, item_id, priority, request_id)
+VALUES (%(task)s, %(owner)s, %(item)s, %(priority)s, %(request)s)
 ON CONFLICT (item_id) WHERE state = 'queued' AND item_id IS NOT NULL AND attempts = 0
-DO UPDATE SET priority = least(match_jobs.priority, excluded.priority)
+DO UPDATE SET
+    priority = least(match_jobs.priority, excluded.priority),
+    request_id = coalesce(nullif(excluded.request_id, ''), match_jobs.request_id)
 RETURNING task_id
 
 -- name: submit_query_job
 -- Puts the job of a description that is no item in the queue.
-INSERT INTO match_jobs (task_id, owner_id, query, priority)
-VALUES (%(task)s, %(owner)s, %(query)s, %(priority)s)
+INSERT INTO match_jobs (task_id, owner_id, query, priority, request_id)
+VALUES (%(task)s, %(owner)s, %(query)s, %(priority)s, %(request)s)
 RETURNING task_id
 
 -- name: lock_owner_quota
@@ -345,7 +347,7 @@ WHERE task_id = (
     LIMIT 1
     FOR UPDATE SKIP LOCKED
 )
-RETURNING task_id, owner_id, item_id, query, priority, attempts
+RETURNING task_id, owner_id, item_id, query, priority, attempts, request_id
 
 -- name: extend_job
 -- Pushes the end of a job's lease out; no row where it was lost.
