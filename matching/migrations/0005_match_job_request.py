@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("matching", "0003_updates_without_joins"),
+        ("matching", "0004_lists"),
     ]
 
     operations = [
