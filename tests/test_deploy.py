@@ -60,7 +60,7 @@ def test_every_setting_and_command_is_documented() -> None:
     for name in re.findall(r'env(?:\.\w+)?\(\s*"(\w+)"', settings):
         assert f"`{name}`" in documented, name
     for command, app in get_commands().items():
-        if app in ("config", "catalog", "matching", "discovery"):
+        if app in ("config", "catalog", "matching", "discovery", "counters", "feeds"):
             assert f"`{command}" in documented, command
 
 

@@ -16,13 +16,14 @@ from config.sqlfiles import queries
 from config.vitals import Question, Vital, register, table_sizes
 
 TABLES_SHOWN = 8
+QUEUE_LATE_SECONDS = 900
 CONNECTIONS_FULL = 0.85  # of max_connections
 RECONCILED_LATE = timedelta(days=2)
 
 
 @register
 def worker() -> Iterable[Vital]:
-    """The worker's sign of life, and jobs that failed."""
+    """The worker's sign of life, its queue, and jobs that failed."""
     age = runs.heartbeat_ages().get(runs.WORKER)
     alive = age is not None and age <= settings.WORKER_HEARTBEAT_STALE_SECONDS
     yield Vital(
@@ -37,6 +38,21 @@ def worker() -> Iterable[Vital]:
         help="Look at the signs of life",
         level="ok" if alive else "bad",
         permission="config.view_heartbeat",
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["job_queue"])
+        waiting, oldest = cursor.fetchone()
+    yield Vital(
+        key="config.task_queue",
+        question=Question.STUCK,
+        title="Task queue",
+        number=waiting,
+        value=f"{waiting:,} waiting",
+        note=f"the oldest for {span(oldest)}" if waiting else "",
+        link=reverse("admin:django_q_ormq_changelist"),
+        help="Look at the queue",
+        level="bad" if oldest > QUEUE_LATE_SECONDS else "ok",
+        permission="django_q.view_ormq",
     )
     failed = JobRun.objects.filter(
         state__in=[JobRun.State.FAILED, JobRun.State.ABANDONED],
@@ -116,7 +132,7 @@ def database() -> Iterable[Vital]:
         cursor.execute(queries("config")["database_size"])
         [size] = cursor.fetchone()
         cursor.execute(queries("config")["connection_usage"])
-        used, limit = cursor.fetchone()
+        used, limit, _idle = cursor.fetchone()
     jobs = reverse("admin:config_jobrun_changelist")
     yield _grows("config.database", "Database", size, jobs)
     for name, taken in table_sizes(TABLES_SHOWN):
