@@ -30,7 +30,8 @@ from prometheus_client.utils import floatToGoString
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from config import readmodels, runs, tally
+from config import archive, partitions, readmodels, runs, tally
+from config.models import JobRun
 from config.problems import Problem, to_problem
 from config.sqlfiles import queries
 from config.tokens import TokenAuthentication
@@ -137,7 +138,7 @@ def _process_metrics() -> tuple[list[Metric], dict[str, str]]:
 def _read_all(errors: dict[str, str]) -> list[Metric]:
     """The metrics that PostgreSQL holds; what fails is added to `errors` by name."""
     found: list[Metric] = []
-    for collect in [_tallies, _connections, _read_models, _worker, *_collectors]:
+    for collect in [_tallies, _connections, _read_models, _worker, _archive, *_collectors]:
         try:
             found += collect()
         except (DatabaseError, InterfaceError) as error:
@@ -251,6 +252,24 @@ def _worker() -> list[Metric]:
     for part, age in runs.heartbeat_ages().items():
         metric.add_metric([part], age)
     return [metric]
+
+
+def _archive() -> list[Metric]:
+    """What waits for the archive, and when it was last all done; nothing where there is none."""
+    if not settings.ARCHIVE_URL:
+        return []
+    due = GaugeMetricFamily(
+        "archive_due_partitions", "Partitions past retention, not yet archived.", labels=["table"]
+    )
+    for table in archive.archivable():
+        due.add_metric([table], len(partitions.expired(table)))
+    success = GaugeMetricFamily(
+        "archive_last_success_timestamp_seconds", "When all that was due was archived last."
+    )
+    done = JobRun.objects.filter(job="archive", state=JobRun.State.SUCCEEDED)
+    if last := done.order_by("-started_at").first():
+        success.add_metric([], last.finished_at.timestamp())
+    return [due, success]
 
 
 def _cache_hit_ratio(counted: list[Metric]) -> list[Metric]:
