@@ -46,9 +46,10 @@ class Store:
                 config_kwargs={
                     "connect_timeout": 5,
                     "read_timeout": 60,
-                    "retries": {"max_attempts": 3, "mode": "standard"},
+                    "retries": {"max_attempts": 2, "mode": "standard"},
                 },
             )
+            self._fs.retries = 2  # its own, around those of the client; by default 5
             self._root = url.removeprefix("s3://").rstrip("/")
 
     def check(self) -> None:

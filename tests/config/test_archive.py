@@ -1,3 +1,4 @@
+import csv
 import os
 import resource
 import subprocess
@@ -265,8 +266,9 @@ STEPS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("when", "step"), [("before", STEPS[0]), *(("after", step) for step in STEPS)]
+)
 def test_a_kill_at_any_step_loses_nothing(events, folder, database_url, step, when):
     part = fill(300)
     before = content()
@@ -324,8 +326,9 @@ def test_query_reads_in_place(events, store):
     out = StringIO()
     call_command("archive", "query", TABLE, "--since", str(days_ago(8)), "--until",
                  str(days_ago(0)), stdout=out)  # fmt: skip
-    assert out.getvalue().startswith("id,at,price,")
-    assert out.getvalue().count("\n2") + out.getvalue().count("\n1") >= 1_220
+    found = list(csv.DictReader(StringIO(out.getvalue(), newline="")))
+    assert len(found) == 1_220
+    assert found[1]["note"] == "tab\tline\nback\\ é \\N"
 
 
 @pytest.mark.parametrize(

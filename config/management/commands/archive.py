@@ -156,7 +156,7 @@ class Command(BaseCommand):
         )
         write = _write_csv if format == "csv" else _write_json
         if not output:
-            write(self.stdout._out, chosen, batches)  # noqa: SLF001 - the wrapper adds line ends
+            write(self.stdout, chosen, batches)
             return
         with Path(output).open("w", newline="", encoding="utf-8") as file:
             write(file, chosen, batches)
