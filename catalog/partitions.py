@@ -21,5 +21,7 @@ register(
         ahead=3,
         keep=lambda: settings.CATALOG_SNAPSHOTS_RETENTION_MONTHS,
         before_drop=forget_month,
+        after_restore=forget_month,
+        archive=True,
     )
 )

@@ -15,7 +15,7 @@ from django_q.models import Schedule
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from config import jobs, partitions, readmodels, runs, schedules
+from config import archive, jobs, partitions, readmodels, runs, schedules, stores
 from config.models import JobRun
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -58,6 +58,7 @@ def examine() -> list[Check]:
         _runs,
         _read_models,
         _partitions,
+        _archive,
     ):
         checks += _guarded(look)
     return checks
@@ -247,6 +248,21 @@ def _partitions() -> Iterator[Check]:
         else:
             finding = f"this {table.unit} and {table.ahead} ahead"
             yield Check(OK, f"partitions of {name}", finding)
+
+
+def _archive() -> Iterator[Check]:
+    if not settings.ARCHIVE_URL:
+        yield Check(OK, "archive", "off: what expires is dropped")
+        return
+    try:
+        stores.get().check()
+    except stores.StoreError as error:
+        advice = "correct ARCHIVE_URL or its credentials; until then nothing archivable is dropped"
+        yield Check(FAIL, "archive", f"unreachable: {error}", advice)
+        return
+    due = sum(len(partitions.expired(table)) for table in archive.archivable())
+    finding = f"{settings.ARCHIVE_URL} can be reached, {due} partitions wait"
+    yield Check(OK, "archive", finding)
 
 
 def _span(seconds: float) -> str:

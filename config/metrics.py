@@ -30,7 +30,8 @@ from prometheus_client.utils import floatToGoString
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from config import jobs, partitions, readmodels, runs, tally
+from config import archive, jobs, partitions, readmodels, runs, tally
+from config.models import JobRun
 from config.problems import Problem, to_problem
 from config.sqlfiles import queries
 from config.tokens import TokenAuthentication
@@ -47,6 +48,9 @@ tally.declare("job_runs_total", "Runs of jobs that ended.", job=(), outcome=())
 tally.declare("read_model_refresh_seconds_sum", "Time that refreshes took.", model=())
 tally.declare("read_model_refresh_seconds_count", "Refreshes.", model=())
 tally.declare("read_model_refresh_rows_total", "Rows that refreshes took in.", model=())
+tally.declare("archive_partitions_total", "Partitions written, verified and dropped.", table=())
+tally.declare("archive_rows_total", "Rows of these partitions.", table=())
+tally.declare("archive_failures_total", "Partitions that could not be archived.", table=())
 
 Collector = Callable[[], Iterable[Metric]]
 _collectors: list[Collector] = []
@@ -159,7 +163,7 @@ def _read_all(errors: dict[str, str]) -> list[Metric]:
 
 def parts() -> list[Collector]:
     """What reads the metrics that PostgreSQL holds, ours and those of the domains."""
-    ours = [_tallies, _connections, _read_models, _worker, _jobs, _partitions]
+    ours = [_tallies, _connections, _read_models, _worker, _jobs, _partitions, _archive]
     return [*ours, *_collectors]
 
 
@@ -335,6 +339,24 @@ def _partitions() -> list[Metric]:
     for table in partitions.all():
         metric.add_metric([table], partitions.missing_ahead(table))
     return [metric]
+
+
+def _archive() -> list[Metric]:
+    """What waits for the archive, and when it was last all done; nothing where there is none."""
+    if not settings.ARCHIVE_URL:
+        return []
+    due = GaugeMetricFamily(
+        "archive_due_partitions", "Partitions past retention, not yet archived.", labels=["table"]
+    )
+    for table in archive.archivable():
+        due.add_metric([table], len(partitions.expired(table)))
+    success = GaugeMetricFamily(
+        "archive_last_success_timestamp_seconds", "When all that was due was archived last."
+    )
+    done = JobRun.objects.filter(job="archive", state=JobRun.State.SUCCEEDED)
+    if last := done.order_by("-started_at").first():
+        success.add_metric([], last.finished_at.timestamp())
+    return [due, success]
 
 
 def _cache_hit_ratio(counted: list[Metric]) -> list[Metric]:

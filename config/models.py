@@ -122,6 +122,30 @@ class VitalSample(models.Model):
         return f"{self.key} {self.at:%Y-%m-%d %H:%M} {self.value:g}"
 
 
+class ArchivedPartition(models.Model):
+    """A partition that this database put into the archive, and whether it let go of it.
+
+    Written by `config.archive`. One row per archived file, never pruned: at most a few a day.
+    """
+
+    table = models.TextField()
+    partition = models.TextField()
+    key = models.TextField(help_text="Of the Parquet file in the archive.")
+    rows = models.BigIntegerField()
+    bytes = models.BigIntegerField()
+    verified_at = models.DateTimeField()
+    dropped_at = models.DateTimeField(null=True, help_text="Empty: its rows are here, too.")
+    held_until = models.DateTimeField(null=True, help_text="A restored partition stays until then.")
+
+    class Meta:
+        db_table = "archived_partitions"
+        constraints = [models.UniqueConstraint(fields=["key"], name="archived_partition_key")]
+        indexes = [models.Index(fields=["table", "partition"], name="archived_partition_name")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
 class IdempotencyRecord(models.Model):
     """The answer to a request that carried an Idempotency-Key, for replay.
 

@@ -7,8 +7,12 @@ DETACH … CONCURRENTLY.
 
 A partition is made beside its table and attached, and detached CONCURRENTLY before it is dropped:
 neither blocks reads or writes of the other partitions.
+
+With ARCHIVE_URL set, a partition of a table that declares `archive` is dropped only after
+`config.archived` has found exactly its rows in the archive; else it is attached again.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +23,11 @@ from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from psycopg import sql
 
+from config import archived
+from config.archived import NotArchived
 from config.sqlfiles import queries
+
+logger = logging.getLogger("spyglass.partitions")
 
 
 class UnknownTable(KeyError):
@@ -33,6 +41,8 @@ class PartitionedTable:
     `ahead`: how many periods after the current one must exist. `keep`: returns how many whole
     periods before the current one are kept, or 0 for all. `before_drop(cursor, name)` runs in the
     transaction that drops the detached table `name`: what depended on its rows is settled there.
+    `after_restore(cursor, name)` is the same for a partition that came back from the archive.
+    `archive`: whether its partitions go to the archive, where there is one, before they go.
     """
 
     name: str
@@ -41,6 +51,8 @@ class PartitionedTable:
     ahead: int = 3
     keep: Callable[[], int] = lambda: 0
     before_drop: Callable[[object, str], None] | None = None
+    after_restore: Callable[[object, str], None] | None = None
+    archive: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ def existing(table: str) -> list[Partition]:
     with connection.cursor() as cursor:
         cursor.execute(queries("config")["existing_partitions"], {"table": table})
         names = [name for (name,) in cursor.fetchall()]
-    found = [_parse(get(table), name) for name in names]
+    found = [parse(get(table), name) for name in names]
     return [part for part in found if part]
 
 
@@ -125,7 +137,10 @@ def missing_ahead(table: str) -> int:
 
 
 def expired(table: str) -> list[Partition]:
-    """The attached partitions that retention no longer keeps, oldest first."""
+    """The attached partitions that retention no longer keeps, oldest first.
+
+    None that was restored from the archive and is to stay a while.
+    """
     declared = get(table)
     keep = declared.keep()
     if not keep:
@@ -133,27 +148,39 @@ def expired(table: str) -> list[Partition]:
     first = _period(declared, timezone.now().date()).start
     for _ in range(keep):
         first = _period(declared, first - timedelta(days=1)).start
-    return [part for part in existing(table) if part.end <= first]
+    found = [part for part in existing(table) if part.end <= first]
+    held = archived.held(table) if found else {}
+    return [part for part in found if part.name not in held]
 
 
 def drop(table: str, part: Partition) -> None:
     """Detach `part` without blocking, settle what depended on it, and drop it.
 
     Killed between the two steps, the detached table is found and dropped by `drop_leftovers`.
-    Must run outside a transaction.
+    Must run outside a transaction. Raises NotArchived, with the partition attached as it was,
+    where it must be in the archive first and is not, or not as it is now.
     """
-    _detach(get(table), part.name, "CONCURRENTLY")
-    _drop_detached(get(table), part.name)
+    declared = get(table)
+    archived.require_recorded(declared, part.name)
+    _detach(declared, part.name, "CONCURRENTLY")
+    try:
+        _drop_detached(declared, part.name)
+    except NotArchived:
+        _attach_again(declared, part.name)
+        raise
 
 
 def drop_leftovers(table: str) -> list[str]:
-    """Finish drops that died half way. Returns the names dropped."""
+    """Finish drops that died half way. Returns the names dropped.
+
+    What must be in the archive and is not is attached again, and so is due again.
+    """
     declared = get(table)
     with connection.cursor() as cursor:
         cursor.execute(queries("config")["half_detached_partitions"], {"table": table})
         for (name,) in cursor.fetchall():
             _detach(declared, name, "FINALIZE")
-    return [name for name in _detached(declared) if _drop_detached(declared, name)]
+    return [name for name in _detached(declared) if _drop_or_attach(declared, name)]
 
 
 def _missing(declared: PartitionedTable, names: list[str]) -> list[str]:
@@ -186,12 +213,31 @@ def _detach(declared: PartitionedTable, name: str, how: str) -> None:
             raise
 
 
+def _drop_or_attach(declared: PartitionedTable, name: str) -> bool:
+    """Whether it was dropped by this call."""
+    try:
+        return _drop_detached(declared, name)
+    except NotArchived as reason:
+        logger.warning("%s; it is attached again", reason)
+        _attach_again(declared, name)
+        return False
+
+
+def _attach_again(declared: PartitionedTable, name: str) -> None:
+    """Put a detached table back; nothing where somebody else did, or dropped it."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        lock(cursor, declared)
+        if name in _detached(declared):
+            attach(cursor, declared, parse(declared, name))
+
+
 def _drop_detached(declared: PartitionedTable, name: str) -> bool:
     """Settle and drop a detached table; False where somebody else has."""
     with transaction.atomic(), connection.cursor() as cursor:
-        _lock(cursor, declared)
+        lock(cursor, declared)
         if name not in _detached(declared):
             return False
+        archived.require_verified(cursor, declared, name)
         if declared.before_drop:
             declared.before_drop(cursor, name)
         cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
@@ -201,28 +247,36 @@ def _drop_detached(declared: PartitionedTable, name: str) -> bool:
 def _create(declared: PartitionedTable, part: Partition) -> bool:
     """Make and attach one partition; False where it stands already."""
     with transaction.atomic(), connection.cursor() as cursor:
-        _lock(cursor, declared)
+        lock(cursor, declared)
         if not _missing(declared, [part.name]):
             return False
-        table, name = sql.Identifier(declared.name), sql.Identifier(part.name)
-        cursor.execute(
-            sql.SQL(
-                "CREATE TABLE {} (LIKE {}"
-                " INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED)"
-            ).format(name, table)
-        )
-        cursor.execute(
-            sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-                table,
-                name,
-                sql.Literal(f"{part.start} 00:00+00"),
-                sql.Literal(f"{part.end} 00:00+00"),
-            )
-        )
+        create_table(cursor, declared, part)
+        attach(cursor, declared, part)
     return True
 
 
-def _lock(cursor, declared: PartitionedTable) -> None:
+def create_table(cursor, declared: PartitionedTable, part: Partition) -> None:
+    """Make the table of a partition beside the others. Under `lock`."""
+    cursor.execute(
+        sql.SQL(
+            "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED)"
+        ).format(sql.Identifier(part.name), sql.Identifier(declared.name))
+    )
+
+
+def attach(cursor, declared: PartitionedTable, part: Partition) -> None:
+    """Make the table `part.name` a partition. Under `lock`."""
+    cursor.execute(
+        sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+            sql.Identifier(declared.name),
+            sql.Identifier(part.name),
+            sql.Literal(f"{part.start} 00:00+00"),
+            sql.Literal(f"{part.end} 00:00+00"),
+        )
+    )
+
+
+def lock(cursor, declared: PartitionedTable) -> None:
     """One at a time makes or drops this table's partitions, to the end of the transaction."""
     cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [declared.name])
 
@@ -244,7 +298,8 @@ def _period(declared: PartitionedTable, day: date) -> Partition:
     return Partition(f"{declared.name}_y{day:%Y}m{day:%m}", start, end)
 
 
-def _parse(declared: PartitionedTable, name: str) -> Partition | None:
+def parse(declared: PartitionedTable, name: str) -> Partition | None:
+    """The partition that a name says; None where it says none."""
     match = _SUFFIX.search(name)
     if not match:
         return None

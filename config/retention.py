@@ -1,9 +1,11 @@
 """Retention: small batches by primary key, a time budget, resumable; whole partitions where it can.
 
 A domain declares in `<app>/retention.py` which rows expire. Partitioned tables need no rule
-here: what `config.partitions` declares with `keep` is dropped by the same call.
+here: what `config.partitions` declares with `keep` is dropped by the same call. What must be in
+the archive first and is not stays, and the rule counts as incomplete.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from config import partitions
 
 BATCH_ROWS = 5_000
 DEFAULT_BUDGET = timedelta(minutes=5)
+
+logger = logging.getLogger("spyglass.retention")
 
 
 class UnknownRule(KeyError):
@@ -137,11 +141,16 @@ def _prune_partitions(table: str, deadline: float, dry_run: bool, progress) -> P
     due = partitions.expired(table)
     if dry_run:
         return Pruned(table, len(due), partitions=True)
-    dropped = len(partitions.drop_leftovers(table))
+    dropped, complete = len(partitions.drop_leftovers(table)), True
     for part in due:
         if time.monotonic() >= deadline:
             return Pruned(table, dropped, complete=False, partitions=True)
-        partitions.drop(table, part)
+        try:
+            partitions.drop(table, part)
+        except partitions.NotArchived as reason:
+            logger.warning("%s", reason)
+            complete = False
+            continue
         dropped += 1
         progress(table, dropped)
-    return Pruned(table, dropped, partitions=True)
+    return Pruned(table, dropped, complete=complete, partitions=True)

@@ -445,6 +445,17 @@ LOGGING = {
 JOB_RUNS_RETENTION_DAYS = env.int("JOB_RUNS_RETENTION_DAYS", default=30)
 WORKER_HEARTBEAT_STALE_SECONDS = env.int("WORKER_HEARTBEAT_STALE_SECONDS", default=180)
 
+# --- Archive ----------------------------------------------------------------------------------
+
+# A directory or s3://bucket/prefix to which partitions past retention go; empty: they are dropped.
+# Credentials come from the environment (AWS_ACCESS_KEY_ID …), where the S3 client finds them.
+ARCHIVE_URL = env.str("ARCHIVE_URL", default="")
+ARCHIVE_S3_ENDPOINT = env.str("ARCHIVE_S3_ENDPOINT", default="")  # of a store that is not AWS
+if "@" in ARCHIVE_URL.partition("://")[2] or "@" in ARCHIVE_S3_ENDPOINT:
+    raise ImproperlyConfigured("ARCHIVE_URL holds credentials: set AWS_ACCESS_KEY_ID instead")
+if "://" in ARCHIVE_URL and not ARCHIVE_URL.startswith("s3://"):
+    raise ImproperlyConfigured("ARCHIVE_URL must be a directory or s3://bucket/prefix")
+
 # --- Catalog ----------------------------------------------------------------------------------
 
 CATALOG_DEFAULT_CURRENCY = env.str("CATALOG_DEFAULT_CURRENCY", default="EUR")

@@ -10,6 +10,7 @@ register(
         column="opened_minute",
         unit="day",
         keep=lambda: settings.DROP_EVENTS_RETENTION_DAYS,
+        archive=True,
     )
 )
 register(

@@ -9,6 +9,7 @@ register(
         name="matches",
         column="created_at",
         keep=lambda: settings.MATCHING_MATCHES_RETENTION_MONTHS,
+        archive=True,
     )
 )
 register(
@@ -16,5 +17,6 @@ register(
         name="audit_logs",
         column="created_at",
         keep=lambda: settings.MATCHING_AUDIT_RETENTION_MONTHS,
+        archive=True,
     )
 )

@@ -171,3 +171,18 @@ LIMIT %(limit)s
 -- name: database_size
 -- Bytes of this database on disk.
 SELECT pg_database_size(current_database())
+
+-- name: table_columns
+-- The columns of a table in its order: name, type, and whether it is generated.
+SELECT attname::text, format_type(atttypid, atttypmod), attgenerated <> ''
+FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum
+
+-- name: fingerprint
+-- How many rows a table has, and the sum of a hash of each, whatever their order.
+SELECT
+    count(*),
+    coalesce(sum(('x' || left(encode(sha256(convert_to(ROW({columns})::text, 'UTF8')), 'hex'), 16))
+        ::bit(64)::bigint::numeric), 0)
+FROM {table}
