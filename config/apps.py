@@ -7,3 +7,8 @@ class ConfigConfig(AppConfig):
     name = "config"
     verbose_name = "Operations"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self):
+        from config import audit
+
+        audit.connect()

@@ -110,6 +110,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "config.audit.AuditMiddleware",
     "config.metrics.RequestMetricsMiddleware",
 ]
 
@@ -229,6 +230,10 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {
         "address": env.str("THROTTLE_ADDRESS", default="600/min"),
         "token": env.str("THROTTLE_TOKEN", default="1200/min"),
+        # Failed log-ins: of an address, of a name by browsers that are unknown, of a known browser.
+        "login_address": env.str("THROTTLE_LOGIN_ADDRESS", default="30/h"),
+        "login_name": env.str("THROTTLE_LOGIN_NAME", default="20/h"),
+        "login_browser": env.str("THROTTLE_LOGIN_BROWSER", default="10/h"),
         "watch_test": env.str("THROTTLE_WATCH_TEST", default="10/h"),  # of each person
     },
     "DEFAULT_SCHEMA_CLASS": "config.openapi.Schema",
@@ -374,6 +379,7 @@ UNFOLD = {
             {
                 "title": "Access",
                 "items": [
+                    _screen("Staff actions", "history", "config", "staffaction"),
                     _screen("API tokens", "key", "config", "apitoken"),
                     _screen("Users", "person", "auth", "user"),
                     _screen("Groups", "group", "auth", "group"),
@@ -430,6 +436,8 @@ LOGGING = {
 
 # --- Jobs -------------------------------------------------------------------------------------
 
+STAFF_ACTIONS_RETENTION_MONTHS = env.int("STAFF_ACTIONS_RETENTION_MONTHS", default=24)
+EXPIRED_TOKENS_RETENTION_DAYS = env.int("EXPIRED_TOKENS_RETENTION_DAYS", default=30)
 JOB_RUNS_RETENTION_DAYS = env.int("JOB_RUNS_RETENTION_DAYS", default=30)
 WORKER_HEARTBEAT_STALE_SECONDS = env.int("WORKER_HEARTBEAT_STALE_SECONDS", default=180)
 
