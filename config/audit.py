@@ -26,6 +26,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
@@ -167,7 +168,7 @@ def _asked(request, view, url_name: str, kwargs: dict) -> dict:
     itself does so to read no body that is too large; neither does this.
     """
     entity, action = _model_and_action(url_name)
-    ids = [str(value) for value in kwargs.values()]
+    ids = [unquote(str(value)) for value in kwargs.values()]
     detail = {}
     if not getattr(view, "csrf_exempt", False):
         if chosen := request.POST.get("action"):
@@ -180,9 +181,16 @@ def _asked(request, view, url_name: str, kwargs: dict) -> dict:
     return {
         "action": _clean(action),
         "entity": entity,
-        "entity_id": _clean(", ".join(ids[:IDS])),
+        "entity_id": _clean(", ".join(_shown_key(entity, one) for one in ids[:IDS])),
         "detail": detail,
     }
+
+
+def _shown_key(entity: str, key: str) -> str:
+    """The key of an object; of a token, whose key is the digest of its secret, the beginning."""
+    if entity and _SECRET.search(apps.get_model(entity)._meta.pk.name):
+        return f"{key[:12]}…"
+    return key
 
 
 def _is_question(request, chosen: str) -> bool:
@@ -280,7 +288,7 @@ def _about(instance, action: str, *, changes: dict, **detail: Any) -> None:
         address=trail.address if trail else "",
         action=action,
         entity=instance._meta.label_lower,
-        entity_id=instance.pk,
+        entity_id=_shown_key(instance._meta.label_lower, str(instance.pk)),
         changes=changes,
         detail={
             "name": _clean(instance),
