@@ -140,3 +140,21 @@ def test_the_admin_shows_no_secret_of_a_token_and_no_password_hash(admin_client,
         page = admin_client.get(url, secure=True).content.decode()
         for word in (secret, admin_user.password):
             assert word not in page, url
+
+
+@pytest.mark.django_db
+def test_who_may_edit_schedules_cannot_choose_what_runs(client):
+    from django.contrib.auth.models import Permission
+    from django_q.models import Schedule
+
+    staff = get_user_model().objects.create_user("eve", is_staff=True)
+    staff.user_permissions.set(Permission.objects.filter(content_type__app_label="django_q"))
+    client.force_login(staff)
+    schedule = Schedule.objects.create(func="math.floor", args="1.5", schedule_type="O")
+    url = "/admin/django_q/schedule/"
+    form = {"name": "mine", "func": "os.system", "args": "'x'", "schedule_type": "O", "repeats": 1}
+    form |= {"next_run_0": "2030-01-01", "next_run_1": "00:00:00"}
+    client.post(f"{url}{schedule.pk}/change/", form, secure=True)
+    assert client.post(f"{url}add/", form, secure=True).status_code == 403
+    schedule.refresh_from_db()
+    assert (schedule.func, schedule.args, schedule.name) == ("math.floor", "1.5", "mine")
