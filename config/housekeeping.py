@@ -117,5 +117,6 @@ retention.register(
         table="config_apitoken",
         condition="expiry < %(before)s",
         parameters=_tokens_end,
+        primary_key=("digest",),
     )
 )

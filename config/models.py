@@ -149,13 +149,6 @@ class IdempotencyRecord(models.Model):
         return f"{self.endpoint} {self.key}"
 
 
-class ApiTokens(AuthTokenManager):
-    """Knox's, with what staff look for."""
-
-    def get_queryset(self) -> "ApiTokenSet":
-        return ApiTokenSet(self.model, using=self._db)
-
-
 class ApiTokenSet(models.QuerySet):
     """Verbs for tokens."""
 
@@ -176,10 +169,14 @@ class ApiToken(AbstractAuthToken):
     scopes = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
-    objects = ApiTokens()
+    objects = AuthTokenManager.from_queryset(ApiTokenSet)()
 
     class Meta(AbstractAuthToken.Meta):
         verbose_name = "API token"
+
+    def __str__(self) -> str:
+        """Knox's would show the digest."""
+        return f"{self.name or f'{self.token_key}…'} of {self.user}"
 
 
 class StaffAction(models.Model):
