@@ -189,6 +189,7 @@ CACHES = {
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": env.str("CACHE_PREFIX", default="spyglass"),
         "OPTIONS": {
+            "SERIALIZER": "config.caching.PlainSerializer",
             "SOCKET_CONNECT_TIMEOUT": 0.25,
             "SOCKET_TIMEOUT": env.float("CACHE_TIMEOUT", default=0.25),  # seconds
         },

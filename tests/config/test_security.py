@@ -1,6 +1,7 @@
 """Headers, cookies, and secrets that nothing shows."""
 
 import os
+import pickle
 import secrets
 import subprocess
 import sys
@@ -161,3 +162,18 @@ def test_who_may_edit_schedules_cannot_choose_what_runs(client):
     assert client.post(f"{url}add/", form, secure=True).status_code == 403
     schedule.refresh_from_db()
     assert (schedule.func, schedule.args, schedule.name) == ("math.floor", "1.5", "mine")
+
+
+def test_what_lies_in_valkey_runs_no_code():
+    from django.core.cache import cache
+
+    from config import caching
+
+    class Harm:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('it ran')",))
+
+    caching.valkey().set(cache.make_key("harm"), pickle.dumps(Harm()))
+    assert cache.get("harm") is None
+    cache.set("fine", {"a": [1, "x"]})
+    assert cache.get("fine") == {"a": [1, "x"]}
