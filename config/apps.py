@@ -9,6 +9,7 @@ class ConfigConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from config import telemetry
+        from config import audit, telemetry
 
         telemetry.start()
+        audit.connect()

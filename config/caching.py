@@ -25,6 +25,7 @@ from django.utils.http import parse_etags
 from django_redis import get_redis_connection
 from django_redis.cache import RedisCache
 from django_redis.exceptions import ConnectionInterrupted
+from django_redis.serializers.json import JSONSerializer
 from prometheus_client import Counter
 from redis import Redis
 from redis.exceptions import ConnectionError as ValkeyUnreachable
@@ -148,6 +149,19 @@ def _guarded(name: str, fallback: Callable[[], Any]) -> Callable[..., Any]:
 
 def _none() -> None:
     return None
+
+
+class PlainSerializer(JSONSerializer):
+    """JSON and not pickle: whoever writes to Valkey must not run code here.
+
+    What cannot be read, as what earlier versions pickled, is None.
+    """
+
+    def loads(self, value: bytes) -> Any:
+        try:
+            return super().loads(value)
+        except ValueError:
+            return None
 
 
 class ResilientCache(RedisCache):

@@ -10,13 +10,15 @@ import django
 from django.conf import settings
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Q
 from django.utils import timezone
 from django_q.models import Schedule
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
 from config import archive, jobs, partitions, readmodels, runs, schedules, stores
-from config.models import JobRun
+from config.models import ApiToken, JobRun
+from config.tokens import UNUSED_AFTER
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
@@ -59,6 +61,7 @@ def examine() -> list[Check]:
         _read_models,
         _partitions,
         _archive,
+        _tokens,
     ):
         checks += _guarded(look)
     return checks
@@ -263,6 +266,20 @@ def _archive() -> Iterator[Check]:
     due = sum(len(partitions.expired(table)) for table in archive.archivable())
     finding = f"{settings.ARCHIVE_URL} can be reached, {due} partitions wait"
     yield Check(OK, "archive", finding)
+
+
+def _tokens() -> Iterator[Check]:
+    """By number: names of tokens are for the admin."""
+    valid = ApiToken.objects.filter(Q(expiry=None) | Q(expiry__gt=timezone.now()))
+    forever = valid.filter(expiry=None).count()
+    unused = valid.unused().count()
+    where = "the API tokens of the admin, filter `use`: revoke what nobody needs"
+    if forever:
+        yield Check(WARN, "tokens", f"{forever:,} never expire", where)
+    if unused:
+        yield Check(WARN, "tokens", f"{unused:,} unused for {UNUSED_AFTER.days} days", where)
+    if not forever and not unused:
+        yield Check(OK, "tokens", "all expire and are used")
 
 
 def _span(seconds: float) -> str:

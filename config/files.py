@@ -30,6 +30,10 @@ T = TypeVar("T")
 
 BLOCK_BYTES = 256 * 1024
 LINE_BYTES = 1024 * 1024  # a longer line is rejected, so that no line fills the memory
+# Rows of text shrink to a tenth or a thirtieth; a file that was made to fill the disk, to a
+# thousandth. Small ones may do as they like.
+GZIP_RATIO = 200
+GZIP_FREE_BYTES = 64 * 1024 * 1024
 RECORD_LINES = 100  # a quoted CSV field may break over this many lines
 
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
@@ -203,7 +207,7 @@ class Source:
             if start.startswith(magic):
                 self.close()
                 raise SourceError(f"{self.name} is {what}")
-        return gzip.GzipFile(fileobj=buffered) if start.startswith(b"\x1f\x8b") else buffered
+        return _Gunzipped(buffered, self._raw) if start.startswith(b"\x1f\x8b") else buffered
 
     def _csv_records(self) -> Iterator[list[Record]]:
         try:
@@ -514,6 +518,24 @@ class _Counted(io.RawIOBase):
     def release(self) -> None:
         if self._file is not sys.stdin.buffer:
             self._file.close()
+
+
+class _Gunzipped(gzip.GzipFile):
+    """What a gzip file holds, unless that is out of all proportion to its size (a gzip bomb)."""
+
+    def __init__(self, file: BinaryIO, raw: _Counted):
+        super().__init__(fileobj=file)
+        self._counted = raw
+        self._given = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self._given += len(data)
+        if self._given > GZIP_FREE_BYTES and self._given > GZIP_RATIO * self._counted.position:
+            raise SourceError(
+                f"the gzip file holds more than {GZIP_RATIO} times its size: unpack it first"
+            )
+        return data
 
 
 def _open(path: str) -> BinaryIO:

@@ -126,3 +126,20 @@ retention.register(
         primary_key=("at", "key"),
     )
 )
+
+
+def _tokens_end() -> dict | None:
+    days = settings.EXPIRED_TOKENS_RETENTION_DAYS
+    return {"before": timezone.now() - timedelta(days=days)} if days else None
+
+
+# Refused from the moment they expire; kept a while, so that staff see what expired.
+retention.register(
+    retention.Rule(
+        name="expired_tokens",
+        table="config_apitoken",
+        condition="expiry < %(before)s",
+        parameters=_tokens_end,
+        primary_key=("digest",),
+    )
+)

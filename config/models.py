@@ -3,7 +3,8 @@
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
-from knox.models import AbstractAuthToken
+from django.utils import timezone
+from knox.models import AbstractAuthToken, AuthTokenManager
 
 
 class Lease(models.Model):
@@ -172,6 +173,19 @@ class IdempotencyRecord(models.Model):
         return f"{self.endpoint} {self.key}"
 
 
+class ApiTokenSet(models.QuerySet):
+    """Verbs for tokens."""
+
+    def unused(self) -> "ApiTokenSet":
+        """Those that nobody has used for long, whenever they were issued."""
+        from config.tokens import UNUSED_AFTER
+
+        limit = timezone.now() - UNUSED_AFTER
+        return self.filter(
+            models.Q(last_used_at__lt=limit) | models.Q(last_used_at=None, created__lt=limit)
+        )
+
+
 class ApiToken(AbstractAuthToken):
     """A knox token with a name, scopes and the time of its last use."""
 
@@ -179,5 +193,37 @@ class ApiToken(AbstractAuthToken):
     scopes = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
+    objects = AuthTokenManager.from_queryset(ApiTokenSet)()
+
     class Meta(AbstractAuthToken.Meta):
         verbose_name = "API token"
+
+    def __str__(self) -> str:
+        """Knox's would show the digest."""
+        return f"{self.name or f'{self.token_key}…'} of {self.user}"
+
+
+class StaffAction(models.Model):
+    """What one of the staff did or was refused. Written by `config.audit` alone.
+
+    Append-only by a trigger; partitioned by month on `created_at`, kept for
+    STAFF_ACTIONS_RETENTION_MONTHS.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    created_at = models.DateTimeField(db_default=Now())
+    actor_id = models.IntegerField(null=True)
+    actor = models.TextField(blank=True, help_text="The login name, as it was then.")
+    via = models.TextField(help_text="admin, login, or command.")
+    address = models.TextField(blank=True)
+    action = models.TextField()
+    entity = models.TextField(blank=True, help_text="app.model")
+    entity_id = models.TextField(blank=True)
+    changes = models.JSONField(default=dict, help_text="{field: [before, after]}")
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        db_table = "staff_actions"
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.entity} {self.entity_id}".strip()

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 URL_LENGTH = 2_000
+ANSWER_BYTES = 1024 * 1024  # of an answer to a message: nobody needs more of it than a line
 # As getaddrinfo gives it: family, type, protocol, canonical name, address.
 SockaddrInfo = tuple[int, int, int, str, tuple]
 
@@ -151,6 +152,31 @@ def guarded(*, seconds: float | None = None, also: Iterable[str] = ()) -> Iterat
         if timer:
             timer.cancel()
         guard.let_go()
+
+
+def limit_requests() -> None:
+    """Let `requests`, which has no limit, read ANSWER_BYTES (unpacked) of an answer inside a guard.
+
+    For libraries that use it: call it once they are imported. More than once does no harm.
+    """
+    import requests
+
+    plain = requests.models.Response.iter_content
+    if getattr(plain, "is_limited", False):
+        return
+
+    @functools.wraps(plain)
+    def iter_content(response, chunk_size=1, decode_unicode=False):
+        read = 0
+        for part in plain(response, chunk_size, decode_unicode):
+            read += len(part)
+            if _guard.get() is not None and read > ANSWER_BYTES:
+                response.close()
+                raise _noted(Refused(f"The answer is larger than {ANSWER_BYTES:,} bytes."))
+            yield part
+
+    iter_content.is_limited = True
+    requests.models.Response.iter_content = iter_content
 
 
 def _parse(url: str) -> tuple[str, int]:

@@ -34,6 +34,7 @@ VERSION = "0.1.0"
 
 SECRET_KEY = env.str("SECRET_KEY")
 DEBUG = env.bool("DEBUG", default=False)
+DEFAULT_EXCEPTION_REPORTER_FILTER = "config.errorpages.Filter"
 ALLOWED_HOSTS = env.list(
     "ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if EMBEDDED else []
 )
@@ -111,6 +112,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "config.audit.AuditMiddleware",
     "config.metrics.RequestMetricsMiddleware",
 ]
 
@@ -188,6 +190,7 @@ CACHES = {
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": env.str("CACHE_PREFIX", default="spyglass"),
         "OPTIONS": {
+            "SERIALIZER": "config.caching.PlainSerializer",
             "SOCKET_CONNECT_TIMEOUT": 0.25,
             "SOCKET_TIMEOUT": env.float("CACHE_TIMEOUT", default=0.25),  # seconds
         },
@@ -230,6 +233,10 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {
         "address": env.str("THROTTLE_ADDRESS", default="600/min"),
         "token": env.str("THROTTLE_TOKEN", default="1200/min"),
+        # Failed log-ins: of an address, of a name by browsers that are unknown, of a known browser.
+        "login_address": env.str("THROTTLE_LOGIN_ADDRESS", default="30/h"),
+        "login_name": env.str("THROTTLE_LOGIN_NAME", default="20/h"),
+        "login_browser": env.str("THROTTLE_LOGIN_BROWSER", default="10/h"),
         "watch_test": env.str("THROTTLE_WATCH_TEST", default="10/h"),  # of each person
     },
     "DEFAULT_SCHEMA_CLASS": "config.openapi.Schema",
@@ -375,6 +382,7 @@ UNFOLD = {
             {
                 "title": "Access",
                 "items": [
+                    _screen("Staff actions", "history", "config", "staffaction"),
                     _screen("API tokens", "key", "config", "apitoken"),
                     _screen("Users", "person", "auth", "user"),
                     _screen("Groups", "group", "auth", "group"),
@@ -442,6 +450,8 @@ LOGGING = {
 
 # --- Jobs -------------------------------------------------------------------------------------
 
+STAFF_ACTIONS_RETENTION_MONTHS = env.int("STAFF_ACTIONS_RETENTION_MONTHS", default=24)
+EXPIRED_TOKENS_RETENTION_DAYS = env.int("EXPIRED_TOKENS_RETENTION_DAYS", default=30)
 JOB_RUNS_RETENTION_DAYS = env.int("JOB_RUNS_RETENTION_DAYS", default=30)
 WORKER_HEARTBEAT_STALE_SECONDS = env.int("WORKER_HEARTBEAT_STALE_SECONDS", default=180)
 

@@ -66,6 +66,35 @@ def parse_rate(text: str) -> tuple[int, int] | None:
     return int(count), seconds
 
 
+def count(scope: str, caller: str, limit: int, window: int) -> float | None:
+    """What `caller` has used of the window, and count one more where that is below `limit`.
+
+    None while Valkey is away.
+    """
+    now = time.time()
+    answer = caching.attempt(
+        lambda: caching.script(_COUNT)(
+            keys=_keys(scope, caller, window),
+            args=[limit, window * 1000, int(now % window * 1000)],
+        ),
+        fallback=None,
+    )
+    return None if answer is None else float(answer)
+
+
+def forget(scope: str, caller: str, window: int) -> bool:
+    """Start `caller` from 0 again; False while Valkey is away."""
+    keys = _keys(scope, caller, window)
+    return caching.attempt(lambda: caching.valkey().delete(*keys) >= 0, fallback=False)
+
+
+def _keys(scope: str, caller: str, window: int) -> list[str]:
+    """The counters of this window and of the one before."""
+    index = int(time.time() // window)
+    prefix = caching.prefixed(f"throttle:{scope}:{caller}")
+    return [f"{prefix}:{index}", f"{prefix}:{index - 1}"]
+
+
 class SlidingThrottle(BaseThrottle):
     """Base of the throttles below; `scope` names a rate in DEFAULT_THROTTLE_RATES."""
 
@@ -105,17 +134,7 @@ class SlidingThrottle(BaseThrottle):
         return self.usage.reset
 
     def _count(self, caller: str, limit: int, window: int) -> float | None:
-        now = time.time()
-        index = int(now // window)
-        prefix = caching.prefixed(f"throttle:{self.scope}:{caller}")
-        answer = caching.attempt(
-            lambda: caching.script(_COUNT)(
-                keys=[f"{prefix}:{index}", f"{prefix}:{index - 1}"],
-                args=[limit, window * 1000, int(now % window * 1000)],
-            ),
-            fallback=None,
-        )
-        return None if answer is None else float(answer)
+        return count(self.scope, caller, limit, window)
 
 
 class AddressThrottle(SlidingThrottle):
@@ -140,6 +159,11 @@ class TokenThrottle(SlidingThrottle):
 
     def caller(self, request) -> str | None:
         return None if request.auth is None else request.auth.digest[:32]
+
+
+def address_of(request) -> str:
+    """The address that a request came from; X-Forwarded-For is believed as in AddressThrottle."""
+    return (BaseThrottle().get_ident(request) or "")[:100]
 
 
 def normalized_address(text: str) -> str:

@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from config import apidocs, health, metrics
+from config import apidocs, health, logins, metrics
 
 
 def domain_patterns() -> list:
@@ -26,6 +26,7 @@ def domain_patterns() -> list:
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="api-docs")),
+    path("admin/login/", logins.login),
     path("admin/", admin.site.urls),
     path("api/v1/", include(domain_patterns())),
     path("api/schema", apidocs.SchemaView.as_view(), name="api-schema"),

@@ -231,6 +231,8 @@ def _apprise_service(url: str):
     """The service of an Apprise URL; None where there is none."""
     import apprise  # takes half a second: only who uses it pays
 
+    outgoing.limit_requests()
+
     asset = apprise.AppriseAsset(
         app_id="Spyglass",
         app_desc="Spyglass",

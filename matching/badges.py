@@ -20,7 +20,7 @@ def badges(user_id: int) -> tuple[dict[str, int], bool]:
     counts, version = f"badges:{user_id}", _version_key(user_id)
     kept = cache.get_many([counts, version])
     current = kept.get(version, "")
-    if counts in kept and kept[counts]["version"] == current:
+    if kept.get(counts) and kept[counts]["version"] == current:
         return kept[counts]["counts"], True
     found = queries.badges(user_id=user_id)
     cache.set(counts, {"version": current, "counts": found}, BADGES_TTL)

@@ -3,21 +3,22 @@
 from datetime import timedelta
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
+from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminIntegerFieldWidget
 
-from config.admin.base import BoundedPaginator, ago, badge, render
-from config.models import ApiToken
-from config.tokens import SCOPES, issue_token
+from config import logins
+from config.admin.base import BoundedPaginator, ReadOnlyAdmin, ago, badge, pre, render, shortened
+from config.models import ApiToken, StaffAction
+from config.tokens import SCOPES, UNUSED_AFTER, issue_token
 
 DAYS = 90
 MAX_DAYS = 3_650
@@ -31,9 +32,20 @@ for model in (AuthToken, Group, User):
 class UserAdmin(BaseUserAdmin, ModelAdmin):
     """Django's, in the house's look."""
 
+    actions = ("unlock",)
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+
+    @action(description="Let log in again: attempts start from 0", permissions=["change"])
+    def unlock(self, request, users):
+        """Give back the attempts to log in that were used up, by whomever."""
+        names = list(users.values_list("username", flat=True)[:100])
+        done = [logins.unlock(name=name) for name in names]
+        if not all(done):
+            messages.warning(request, "Valkey is away: each web process counts by itself.")
+            return
+        messages.success(request, f"Attempts start from 0 again for {', '.join(names)}.")
 
 
 @admin.register(Group)
@@ -69,6 +81,24 @@ class TokenForm(forms.ModelForm):
         return user
 
 
+class UseFilter(admin.SimpleListFilter):
+    """Tokens to look after."""
+
+    title = "use"
+    parameter_name = "use"
+
+    def lookups(self, request, model_admin):
+        return [("unused", f"unused for {UNUSED_AFTER.days} days"), ("forever", "never expires")]
+
+    def queryset(self, request, queryset):
+        match self.value():
+            case "unused":
+                return queryset.unused()
+            case "forever":
+                return queryset.filter(expiry=None)
+        return queryset
+
+
 @admin.register(ApiToken)
 class ApiTokenAdmin(ModelAdmin):
     """Issue and revoke tokens; the secret is shown once, the database keeps only its digest."""
@@ -84,7 +114,7 @@ class ApiTokenAdmin(ModelAdmin):
         "last_use",
     )
     list_select_related = ("user",)
-    list_filter = ("user__is_active",)
+    list_filter = (UseFilter, "user__is_active")
     search_fields = ("name", "user__username", "token_key")
     ordering = ("-created",)
     paginator = BoundedPaginator
@@ -160,4 +190,48 @@ class ApiTokenAdmin(ModelAdmin):
 
     @display(description="last used", ordering="last_used_at")
     def last_use(self, token):
-        return ago(token.last_used_at) if token.last_used_at else "never"
+        used = ago(token.last_used_at) if token.last_used_at else "never"
+        if (token.last_used_at or token.created) > timezone.now() - UNUSED_AFTER:
+            return used
+        warning = badge("unused", "warn", f"Not used for {UNUSED_AFTER.days} days: revoke it?")
+        return format_html("{} {}", used, warning)
+
+
+@admin.register(StaffAction)
+class StaffActionAdmin(ReadOnlyAdmin):
+    """Who of the staff did what. Nobody edits or deletes it, superusers neither."""
+
+    list_display = ("when", "actor", "address", "action", "about", "shown_changes")
+    list_filter = ("via", ("created_at", admin.DateFieldListFilter), "entity")
+    search_fields = ("=actor", "=entity_id", "=address")
+    search_help_text = "A user name, an address, or the key of an object, as a whole."
+    ordering = ("-created_at", "-pk")
+    fields = (
+        ("created_at", "actor", "actor_id", "address"),
+        ("via", "action", "entity", "entity_id"),
+        "all_changes",
+        "all_detail",
+    )
+    readonly_fields = ("all_changes", "all_detail")
+
+    @display(description="when", ordering="-created_at")
+    def when(self, entry):
+        return ago(entry.created_at)
+
+    @display(description="what of")
+    def about(self, entry):
+        name = entry.detail.get("name", "")
+        return f"{entry.entity} {entry.entity_id} {name}".strip() or "–"
+
+    @display(description="before → after")
+    def shown_changes(self, entry):
+        told = [f"{name}: {old} → {new}" for name, (old, new) in entry.changes.items()]
+        return shortened("; ".join(told), 120) or "–"
+
+    @display(description="before → after")
+    def all_changes(self, entry):
+        return pre("\n".join(f"{name}: {a} → {b}" for name, (a, b) in entry.changes.items()))
+
+    @display(description="detail")
+    def all_detail(self, entry):
+        return pre("\n".join(f"{name}: {value}" for name, value in entry.detail.items()))

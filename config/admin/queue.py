@@ -23,6 +23,15 @@ class ScheduleAdmin(queue.ScheduleAdmin, ModelAdmin):
     list_filter = ("schedule_type",)
     paginator = BoundedPaginator
 
+    def has_add_permission(self, request):
+        """A schedule runs any function that Python can import: superusers may choose it, only."""
+        return request.user.is_superuser and super().has_add_permission(request)
+
+    def get_readonly_fields(self, request, obj=None):
+        fields = super().get_readonly_fields(request, obj)
+        chosen = ("func", "hook", "args", "kwargs")
+        return fields if request.user.is_superuser else (*fields, *chosen)
+
     @display(description="next run", ordering="next_run")
     def due(self, schedule):
         return ago(schedule.next_run)

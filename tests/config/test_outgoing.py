@@ -1,6 +1,7 @@
 """The guard of outgoing connections: what may be reached, and that nothing gets around it."""
 
 import asyncio
+import gzip
 import socket
 import threading
 import time
@@ -321,3 +322,55 @@ def test_guards_of_threads_do_not_meet(listener):
         assert met(listener)
     go_on.set()
     thread.join()
+
+
+@pytest.fixture
+def bomb():
+    """The port of a server whose answer is small on the line and large unpacked."""
+    body = gzip.compress(b"\0" * (4 * outgoing.ANSWER_BYTES))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            line, _ = server.accept()
+            with line, suppress(OSError):
+                line.recv(65_536)
+                line.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+                    % len(body)
+                    + body
+                )
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(5)
+
+
+def test_an_answer_that_unpacks_to_too_much_is_not_read(bomb):
+    outgoing.limit_requests()
+    outgoing.limit_requests()
+    with (
+        outgoing.guarded(also=["127.0.0.1"]) as guard,
+        pytest.raises(Refused, match="larger than 1,048,576"),
+    ):
+        requests.get(f"http://127.0.0.1:{bomb}/", timeout=5)
+    assert "larger" in guard.refused
+
+
+def test_outside_the_guard_answers_have_no_limit(bomb):
+    outgoing.limit_requests()
+    answer = requests.get(f"http://127.0.0.1:{bomb}/", timeout=5)
+    assert len(answer.content) == 4 * outgoing.ANSWER_BYTES
+
+
+def test_a_proxy_of_the_environment_is_no_way_around(listener, monkeypatch):
+    """A proxy would look the name up by itself. One on our own network is refused."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    monkeypatch.setenv("no_proxy", "")
+    with outgoing.guarded() as guard, pytest.raises(requests.RequestException):
+        requests.get("http://hooks.invalid/", timeout=2)
+    assert "private" in guard.refused
+    with outgoing.guarded(), pytest.raises(aiohttp.ClientError):
+        asyncio.run(_fetch("http://hooks.invalid/"))
+    assert not met(listener)

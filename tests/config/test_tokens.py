@@ -12,7 +12,7 @@ from django.utils import timezone
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from config import caching, throttles
+from config import caching, doctor, retention, throttles
 from config.models import ApiToken
 from config.tokens import HasScope, issue_token
 
@@ -252,3 +252,76 @@ def test_odd_addresses_become_short_keys():
 def test_bad_rates(text):
     with pytest.raises(ValueError, match="is not a rate"):
         throttles.parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "Token",
+        "Token ",
+        "Token a b",
+        "Token short",
+        f"Token {'x' * 129}",
+        f"Bearer {'x' * 64}",
+        "Token " + "\u00e9" * 40,
+        f"Token {'x' * 30}%00",
+    ],
+)
+def test_malformed_tokens_open_nothing(client, sent):
+    assert client.post("/api/v1/ingest", HTTP_AUTHORIZATION=sent).status_code == 401
+
+
+def test_revoked_and_deleted_users_tokens_end_at_once(client, user):
+    row, secret = issue(user, "ingest")
+    _, other = issue(user, "ingest")
+    row.delete()
+    assert client.post("/api/v1/ingest", **header(secret)).status_code == 401
+    assert client.post("/api/v1/ingest", **header(other)).status_code == 201
+    user.delete()
+    assert client.post("/api/v1/ingest", **header(other)).status_code == 401
+
+
+def test_several_tokens_of_one_user_do_not_add_up(client, user):
+    _, ingest = issue(user, "ingest")
+    _, read = issue(user, "read")
+    both = f"Token {read}, Token {ingest}"
+    assert client.post("/api/v1/ingest", HTTP_AUTHORIZATION=both).status_code == 401
+    assert client.post("/api/v1/ingest", **header(read)).status_code == 403
+
+
+def test_the_last_use_is_written_once_a_minute(client, user, django_assert_num_queries):
+    row, secret = issue(user, "ingest")
+    client.post("/api/v1/ingest", **header(secret))
+    row.refresh_from_db()
+    assert row.last_used_at is not None
+    with django_assert_num_queries(1):  # the token alone
+        client.post("/api/v1/ingest", **header(secret))
+    earlier = timezone.now() - timedelta(seconds=61)
+    ApiToken.objects.update(last_used_at=earlier)
+    client.post("/api/v1/ingest", **header(secret))
+    row.refresh_from_db()
+    assert row.last_used_at > earlier
+
+
+def test_expired_tokens_are_pruned_after_a_while(user):
+    ages = {"live": 1, "fresh": -1, "old": -31, "forever": None}
+    for name, days in ages.items():
+        row, _ = issue(user, "read", lifetime=None)
+        expiry = None if days is None else timezone.now() + timedelta(days=days)
+        ApiToken.objects.filter(pk=row.pk).update(name=name, expiry=expiry)
+    retention.prune(["expired_tokens"])
+    left = set(ApiToken.objects.values_list("name", flat=True))
+    assert left == {"live", "fresh", "forever"}
+
+
+def test_tokens_that_nobody_needs_are_pointed_out(user):
+    used, _ = issue(user, "read")
+    idle, _ = issue(user, "read")
+    issue(user, "read")
+    issue(user, "read", lifetime=None)
+    old = timezone.now() - timedelta(days=91)
+    ApiToken.objects.filter(pk=idle.pk).update(created=old)
+    ApiToken.objects.filter(pk=used.pk).update(created=old, last_used_at=timezone.now())
+    assert list(ApiToken.objects.unused()) == [idle]
+    told = [check.finding for check in doctor._tokens()]
+    assert told == ["1 never expire", "1 unused for 90 days"]
