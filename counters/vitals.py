@@ -12,9 +12,14 @@ LATE_SECONDS = 30
 
 
 @register
-def waiting() -> Iterable[Vital]:
-    """Deltas to fold, events of the stream, dead letters."""
+def counts() -> Iterable[Vital]:
+    """What waits to be counted, and what is counted wrong."""
     counters = queries.overview()
+    yield from _waiting(counters)
+    yield _drift(counters)
+
+
+def _waiting(counters: list[queries.Overview]) -> Iterable[Vital]:
     deltas = sum(one.waiting for one in counters)
     oldest = max((one.oldest_seconds or 0.0 for one in counters), default=0.0)
     link = reverse("admin:counters_counterstate_changelist")
@@ -58,12 +63,10 @@ def waiting() -> Iterable[Vital]:
     )
 
 
-@register
-def drift() -> Iterable[Vital]:
-    """By how much counts were wrong at the last comparison."""
-    compared = [one for one in queries.overview() if one.divergence is not None]
+def _drift(counters: list[queries.Overview]) -> Vital:
+    compared = [one for one in counters if one.divergence is not None]
     wrong = sum(one.divergence for one in compared)
-    yield Vital(
+    return Vital(
         key="counters.divergence",
         question=Question.DRIFTS,
         title="Counters",

@@ -7,7 +7,7 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
-from config import archive, archived, parquet, partitions, runs, stores
+from config import archive, archived, audit, parquet, partitions, runs, stores
 
 TIMEOUT = timedelta(days=7)  # by hand it may take as long as it takes
 _OPERATORS = ("!=", "<=", ">=", "=", "<", ">")
@@ -139,6 +139,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{len(found):,} files are what their manifests say")
 
     def _restore(self, *, table, partition, days, verbosity, **options):
+        audit.by_command("archive restore", entity=table, entity_id=partition, days=days)
         back = archive.restore(table, partition, days=days)
         if verbosity:
             self.stdout.write(f"{back.name} is back with {back.rows:,} rows; it stays until "

@@ -3,7 +3,7 @@ import time
 
 from django.core.management.base import BaseCommand, CommandError
 
-from config import readmodels
+from config import audit, readmodels
 
 
 class Command(BaseCommand):
@@ -23,6 +23,8 @@ class Command(BaseCommand):
             models = readmodels.select(names)
         except readmodels.UnknownReadModel as error:
             raise CommandError(str(error)) from error
+        if fix:
+            audit.by_command("reconcile --fix", names=[model.name for model in models])
         left = 0
         for model in models:
             started = time.monotonic()

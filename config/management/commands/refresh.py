@@ -2,7 +2,7 @@ import time
 
 from django.core.management.base import BaseCommand, CommandError
 
-from config import readmodels
+from config import audit, readmodels
 
 
 class Command(BaseCommand):
@@ -22,6 +22,8 @@ class Command(BaseCommand):
             models = readmodels.select(names)
         except readmodels.UnknownReadModel as error:
             raise CommandError(str(error)) from error
+        if full:
+            audit.by_command("refresh --full", names=[model.name for model in models])
         for model in models:
             started = time.monotonic()
             try:

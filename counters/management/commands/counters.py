@@ -1,5 +1,6 @@
 from django.core.management.base import BaseCommand, CommandError
 
+from config import audit
 from counters import actions, queries
 from counters.declared import UnknownCounter
 from counters.models import CounterState
@@ -37,6 +38,8 @@ class Command(BaseCommand):
             changed = actions.set_mode(name=name, mode=mode)
         except (UnknownCounter, actions.NotSwitched) as error:
             raise CommandError(str(error)) from error
+        if changed:
+            audit.by_command("counters --mode", entity="counter", entity_id=name, mode=mode)
         self.stdout.write(f"{name} is kept {mode}{' now' if changed else ' already'}.")
         if actions.configured_mode(name) != mode:
             self.stdout.write(

@@ -1,6 +1,7 @@
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
+from config import audit
 from feeds import actions
 
 
@@ -17,5 +18,6 @@ class Command(BaseCommand):
         user = get_user_model().objects.filter(username=username).first()
         if user is None:
             raise CommandError(f"No user {username!r}.")
+        audit.by_command("delete account", entity="user", entity_id=str(user.pk))
         actions.delete_account(user_id=user.pk)
         self.stdout.write(f"{username} is deleted.")

@@ -2,6 +2,7 @@
 
 from django.core.management.base import BaseCommand, CommandError
 
+from config import audit
 from matching import tuning
 from matching.kinds import Pair
 from matching.tuning import TooFewVerdicts, Tuned
@@ -39,6 +40,7 @@ class Command(BaseCommand):
                 continue
             self.stdout.write(_text(tuned))
             if apply and tuned.gain > 0:
+                audit.by_command("tune_weights --apply", entity="pair", entity_id=tuned.pair)
                 tuning.apply_weights(pair=tuned.pair, weights=tuned.fitted)
                 self.stdout.write("  applied: every worker scores so within half a minute")
             elif apply:
