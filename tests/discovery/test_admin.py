@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from config import vitals
 from discovery.admin.masking import masked, shown_error, shown_target, without_credentials
 from discovery.models import Bucket, DropEvent, Source, UserNotification, Venue, Watch
 from tests.discovery import scenes
@@ -571,16 +572,21 @@ def test_who_may_look_may_not_retry(town):
     assert UserNotification.objects.get().state == "dead"
 
 
+def signs() -> dict[str, tuple]:
+    """Number and level of each vital sign."""
+    return {one.key: (one.number, one.level) for one in vitals.read()[0]}
+
+
 def test_the_first_page_tells_of_trouble(admin_client, town):
     text = page(admin_client, "/admin/")
     assert "1 of 1 fresh" in text
-    assert "<strong>Deliveries given up</strong> 1" in text
+    assert signs()["discovery.dead_letters"] == (1, "warn")
     Source.objects.update(last_success_at=timezone.now() - timedelta(days=3))
     UserNotification.objects.update(state="pending", due_at=timezone.now() - timedelta(hours=1))
     text = page(admin_client, "/admin/")
     assert "0 of 1 fresh" in text
     assert "1 frozen" in text
-    assert "Deliveries given up</strong>" not in text
+    assert signs()["discovery.dead_letters"] == (0, "ok")
     assert "overdue for 60 min" in text
     text = page(staff("view_jobrun"), "/admin/")
     assert "1 frozen" not in text
