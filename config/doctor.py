@@ -16,7 +16,7 @@ from django_q.models import Schedule
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from config import archive, jobs, partitions, readmodels, runs, schedules, stores
+from config import archive, jobs, limits, partitions, readmodels, runs, schedules, stores
 from config.models import ApiToken, JobRun
 from config.tokens import UNUSED_AFTER
 
@@ -49,7 +49,7 @@ def examine() -> list[Check]:
             Check(FAIL, "database", reason, "start PostgreSQL, or correct DATABASE_URL"),
             *checks,
         ]
-    for look in (_postgresql, _extensions, _migrations):
+    for look in (_postgresql, _limits, _extensions, _migrations):
         checks += _guarded(look)
     if checks[-1].level == FAIL:  # the rest reads tables that may not exist yet
         return checks
@@ -122,6 +122,17 @@ def _postgresql() -> Iterator[Check]:
         yield Check(WARN, "PostgreSQL", version, "upgrade to PostgreSQL 18, which this is made for")
     else:
         yield Check(OK, "PostgreSQL", version)
+
+
+def _limits() -> Iterator[Check]:
+    kind = settings.PROCESS_ROLE
+    wrong = limits.missing(kind)
+    if wrong:
+        finding = ", ".join(f"{name} is {value}" for name, value in sorted(wrong.items()))
+        advice = f"name this database role in DB_ROLES (ROLE={kind}) and run manage.py migrate"
+        yield Check(WARN, "limits", f"not those of a {kind} process: {finding}", advice)
+    else:
+        yield Check(OK, "limits", f"those of a {kind} process")
 
 
 def _extensions() -> Iterator[Check]:

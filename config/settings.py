@@ -14,6 +14,8 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.text import format_lazy
 
+from config import limits
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
@@ -139,12 +141,8 @@ TEMPLATES = [
 
 # The role decides pool and timeouts: web pools connections, the worker forks and must not.
 PROCESS_ROLE = env.str("PROCESS_ROLE", default="command")  # web | worker | command
-_TIMEOUTS = {
-    # role: (statement_timeout, lock_timeout, idle_in_transaction_session_timeout), milliseconds
-    "web": (10_000, 3_000, 15_000),
-    "worker": (900_000, 30_000, 60_000),
-    "command": (0, 60_000, 0),
-}[PROCESS_ROLE]
+# Where it leads through PgBouncer: the database roles of the processes, spyglass_web=web,…
+DB_ROLES = env.dict("DB_ROLES", default={})
 
 DATABASES = {"default": env.db("DATABASE_URL")}
 DATABASES["default"].update(
@@ -164,20 +162,12 @@ if PROCESS_ROLE == "web":
         "reconnect_timeout": 0.5,
         "max_lifetime": 1800,
     }
-# PgBouncer refuses start-up options: with it, set the timeouts on the database role instead. And a
+# PgBouncer passes no start-up options on: with it the role has the limits (DB_ROLES). And a
 # prepared statement stays with the server's session, which it hands to others.
-if not env.bool("PGBOUNCER", default=False):
+PGBOUNCER = env.bool("PGBOUNCER", default=False)
+if not PGBOUNCER:
     _OPTIONS["prepare_threshold"] = 1  # for the statements of config.prepared alone
-    _OPTIONS["options"] = (
-        f"-c statement_timeout={_TIMEOUTS[0]} -c lock_timeout={_TIMEOUTS[1]}"
-        f" -c idle_in_transaction_session_timeout={_TIMEOUTS[2]}"
-        # What a killed process asked for ends with it, and lets go of its locks.
-        " -c client_connection_check_interval=5000"
-    )
-    if PROCESS_ROLE != "command":
-        # One of many at once: a second process would be another's. And it costs more than it gains:
-        # an exact search among 100,000 vectors takes 34 ms by itself, 65 to 100 with a helper.
-        _OPTIONS["options"] += " -c max_parallel_workers_per_gather=0"
+    _OPTIONS["options"] = limits.startup_options(PROCESS_ROLE)
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -506,7 +496,7 @@ MATCHING_POLL_SECONDS = env.float("MATCHING_POLL_SECONDS", default=2)
 # transaction mode there is none unless it is named here, and the worker polls.
 MATCHING_LISTEN_URL = env.str(
     "MATCHING_LISTEN_URL",
-    default="" if env.bool("PGBOUNCER", default=False) else env.str("DATABASE_URL"),
+    default="" if PGBOUNCER else env.str("DATABASE_URL"),
 )
 
 # --- Discovery --------------------------------------------------------------------------------

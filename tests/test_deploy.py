@@ -40,12 +40,11 @@ def test_mounted_and_copied_files_exist(services: dict) -> None:
             assert (PROJECT / match[1]).exists()
 
 
-def test_the_web_role_has_the_timeouts_of_the_settings(settings) -> None:
-    text = (PROJECT / "config" / "settings.py").read_text()
-    web = re.search(r'"web": \((\d[\d_]*), (\d[\d_]*), (\d[\d_]*)\)', text)
-    script = (PROJECT / "deploy" / "init-database.sh").read_text()
-    seconds = re.findall(r"_timeout = '(\d+)s'", script)
-    assert [int(value) * 1000 for value in seconds] == [int(value) for value in web.groups()]
+def test_the_role_behind_pgbouncer_gets_its_limits_before_the_app_starts(services: dict) -> None:
+    role = re.search(r"//(\w+):", services["app"]["environment"]["DATABASE_URL"])[1]
+    assert services["migrate"]["environment"]["DB_ROLES"] == f"{role}=web"
+    after = services["app"]["depends_on"]["migrate"]["condition"]
+    assert after == "service_completed_successfully"
 
 
 def test_only_the_pooled_service_says_so(services: dict) -> None:
