@@ -1,7 +1,7 @@
 """The pool of connections after a restart of PostgreSQL.
 
-All idle connections are dead then. psycopg's pool finds that one by one, and pauses for a second from
-the second one on, so that the first requests would wait, or be refused.
+All idle connections are dead then. psycopg's pool finds that one by one, and pauses for a second
+from the second one on, so that the first requests would wait, or be refused.
 """
 
 from psycopg import Connection

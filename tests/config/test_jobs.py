@@ -113,7 +113,7 @@ def test_a_name_is_taken_once(declare):
 
 
 def test_unknown_jobs_are_named():
-    with pytest.raises(jobs.UnknownJob, match="no job 'nowhere'; known: .*canary"):
+    with pytest.raises(jobs.UnknownJob, match=r"no job 'nowhere'; known: .*canary"):
         jobs.run_job("nowhere", trigger="command")
 
 
