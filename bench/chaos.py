@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from bench import chaos_load
 from bench.chaos_load import Client, Ledger
 from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, say
+from bench.standby import StandbyServer
 
 ROWS = QUICK_ROWS = LEAST_ROWS = 1
 DATABASE = "chaos"
@@ -34,6 +36,7 @@ QUICK = (
     "PostgreSQL killed",
     "web process killed",
     "worker killed, with all its children",
+    "standby killed, away for 5 s",
 )
 _PROBES = "bench.chaos_probes"
 
@@ -79,7 +82,17 @@ def measure(bench: Bench) -> list[Figure]:
     bench.create_database(DATABASE)
     bench.manage(DATABASE, "migrate", "-v0")
     setup = bench.probe(DATABASE, "prepare", module=_PROBES)
-    with _server(bench) as (port, main):
+    standby = StandbyServer(bench.folder / "standby", bench.postgres)
+    standby.start()
+    try:
+        return _measure(bench, setup, standby)
+    finally:
+        standby.stop()
+
+
+def _measure(bench: Bench, setup: dict, standby: StandbyServer) -> list[Figure]:
+    url = urlunsplit(urlsplit(standby.url)._replace(path=f"/{DATABASE}"))
+    with _server(bench, REPLICA_URL=url) as (port, main):
         clients = chaos_load.clients(port, setup)
         for client in clients:
             client.start()
@@ -87,7 +100,7 @@ def measure(bench: Bench) -> list[Figure]:
             _await_all(clients, time.monotonic(), RECOVER_SECONDS)
             struck = [
                 _strike(fault, clients, bench.seconds(CALM_SECONDS))
-                for fault in _faults(bench, main)
+                for fault in _faults(bench, main, standby)
                 if not bench.is_quick or fault.name in QUICK
             ]
         finally:
@@ -124,7 +137,7 @@ def _figures(struck: list[Struck], clients: list[Client], verdict: dict) -> list
     ]  # fmt: skip
 
 
-def _faults(bench: Bench, main: subprocess.Popen) -> Iterator[Fault]:
+def _faults(bench: Bench, main: subprocess.Popen, standby: StandbyServer) -> Iterator[Fault]:
     yield Fault("Valkey stopped for 5 s", lambda: _stop_for(bench.valkey, 5))
     yield Fault("Valkey killed", lambda: _kill_server(bench.valkey))
     yield Fault("PostgreSQL restarted", lambda: _stop_for(bench.postgres, 0))
@@ -138,6 +151,8 @@ def _faults(bench: Bench, main: subprocess.Popen) -> Iterator[Fault]:
         f"queue filled with {QUEUED:,} tasks",
         lambda: bench.probe(DATABASE, "fill_queue", module=_PROBES, tasks=QUEUED),
     )
+    yield Fault("standby killed, away for 5 s", lambda: _kill_server(standby, 5))
+    yield Fault("standby lags for 5 s", lambda: _lag_for(standby, 5))
     yield Fault("disk slowed by others for 8 s", lambda: _slow_disk(bench.folder, 8))
 
 
@@ -221,7 +236,7 @@ def _write(bench: Bench, clients: list[Client]) -> Path:
 
 
 @contextmanager
-def _server(bench: Bench) -> Iterator[tuple[int, subprocess.Popen]]:
+def _server(bench: Bench, **extra: str) -> Iterator[tuple[int, subprocess.Popen]]:
     """`script/server` on the bench's own servers: its port and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -231,7 +246,7 @@ def _server(bench: Bench) -> Iterator[tuple[int, subprocess.Popen]]:
         main = subprocess.Popen(
             [*command, "--workers", "2"],
             cwd=PROJECT,
-            env=bench.environment(DATABASE),
+            env=bench.environment(DATABASE, **extra),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -316,9 +331,15 @@ def _stop_for(server, seconds: float) -> None:
     server.start()
 
 
-def _kill_server(server) -> None:
+def _lag_for(standby: StandbyServer, seconds: float) -> None:
+    standby.pause_replay(True)
+    time.sleep(seconds)
+    standby.pause_replay(False)
+
+
+def _kill_server(server, away: float = 0.5) -> None:
     _kill([server.pid])
-    time.sleep(0.5)
+    time.sleep(away)
     server.start()
 
 

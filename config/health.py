@@ -9,7 +9,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from config import caching, runs
+from config import caching, routing, runs
 from config.rendering import dumps
 
 OK, DEGRADED, DOWN = "ok", "degraded", "down"
@@ -43,12 +43,15 @@ def check() -> dict[str, str]:
     database = _of_database(_database)
     if database == DOWN:
         return {"database": DOWN, "migrations": DOWN, "cache": _cache(), "worker": DEGRADED}
-    return {
+    checks = {
         "database": database,
         "migrations": _of_database(_migrations),
         "cache": _cache(),
         "worker": _of_database(_worker),
     }
+    if routing.is_on():
+        checks["replica"] = OK if routing.standby.lag is not None else DEGRADED
+    return checks
 
 
 def _of_database(probe: Callable[[], str]) -> str:

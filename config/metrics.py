@@ -30,7 +30,7 @@ from prometheus_client.utils import floatToGoString
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from config import archive, jobs, partitions, readmodels, runs, tally
+from config import archive, jobs, partitions, readmodels, routing, runs, tally
 from config.models import JobRun
 from config.problems import Problem, to_problem
 from config.sqlfiles import queries
@@ -163,7 +163,16 @@ def _read_all(errors: dict[str, str]) -> list[Metric]:
 
 def parts() -> list[Collector]:
     """What reads the metrics that PostgreSQL holds, ours and those of the domains."""
-    ours = [_tallies, _connections, _read_models, _worker, _jobs, _partitions, _archive]
+    ours = [
+        _tallies,
+        _connections,
+        _read_models,
+        _worker,
+        _jobs,
+        _partitions,
+        _archive,
+        routing.metrics,
+    ]
     return [*ours, *_collectors]
 
 

@@ -116,6 +116,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "config.audit.AuditMiddleware",
     "config.metrics.RequestMetricsMiddleware",
+    "config.routing.ReplicaMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -168,6 +169,23 @@ PGBOUNCER = env.bool("PGBOUNCER", default=False)
 if not PGBOUNCER:
     _OPTIONS["prepare_threshold"] = 1  # for the statements of config.prepared alone
     _OPTIONS["options"] = limits.startup_options(PROCESS_ROLE)
+
+# A streaming standby for reads (config/routing.py), where there is one.
+REPLICA_URL = env.str("REPLICA_URL", default="")
+REPLICA_MAX_LAG_SECONDS = env.float("REPLICA_MAX_LAG_SECONDS", default=2.0)
+if REPLICA_URL and PROCESS_ROLE == "web":
+    _REPLICA = env.db_url("REPLICA_URL")
+    _OURS = {
+        name: _OPTIONS[name] for name in _OPTIONS.keys() - env.db("DATABASE_URL").get("OPTIONS", {})
+    }
+    DATABASES["replica"] = DATABASES["default"] | _REPLICA
+    DATABASES["replica"] |= {
+        "ENGINE": DATABASES["default"]["ENGINE"],
+        "OPTIONS": _OURS
+        | _REPLICA.get("OPTIONS", {})
+        | {"connect_timeout": 2, "pool": _OURS["pool"] | {"timeout": 0.5}},
+        "TEST": {"MIRROR": "default"},
+    }
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

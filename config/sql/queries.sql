@@ -186,3 +186,12 @@ SELECT
     coalesce(sum(('x' || left(encode(sha256(convert_to(ROW({columns})::text, 'UTF8')), 'hex'), 16))
         ::bit(64)::bigint::numeric), 0)
 FROM {table}
+
+
+-- name: wal_position
+-- How far the log of this primary has come, in bytes.
+SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint
+
+-- name: replayed_position
+-- How much of its primary's log this standby has replayed, in bytes; null where it is none.
+SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint END

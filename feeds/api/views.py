@@ -59,6 +59,8 @@ class MemberView(APIView):
 class ReaderView(APIView):
     """For everybody: what is public, and with a token with the scope `feeds` what one may see."""
 
+    reads_replica = True
+
     permission_classes = [PublicRead]
 
     def viewer_id(self, request) -> int:
@@ -271,6 +273,7 @@ class ShareView(_ReactionView):
 class CommentsView(APIView):
     """What is said about a post."""
 
+    reads_replica = True
     parser_classes = [OrjsonParser]
     get_permissions = PostView.get_permissions
 

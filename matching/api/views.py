@@ -64,6 +64,8 @@ class OwnerView(APIView):
 class ItemsView(OwnerView):
     """One's items."""
 
+    reads_replica = True
+
     @extend_schema(
         operation_id="items_list",
         summary="List your items",
@@ -118,6 +120,8 @@ class ItemsView(OwnerView):
 
 class ItemView(OwnerView):
     """One item."""
+
+    reads_replica = True
 
     @extend_schema(
         operation_id="items_show",
@@ -177,6 +181,8 @@ class ItemView(OwnerView):
 
 class ItemMatchesView(OwnerView):
     """The counterparts of an item."""
+
+    reads_replica = True
 
     @extend_schema(
         operation_id="items_matches",
@@ -396,6 +402,8 @@ class ReadNotificationsView(OwnerView):
 
 class SearchView(APIView):
     """Search over everybody's items."""
+
+    reads_replica = True
 
     @extend_schema(
         operation_id="items_search",
