@@ -195,3 +195,95 @@ SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint
 -- name: replayed_position
 -- How much of its primary's log this standby has replayed, in bytes; null where it is none.
 SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint END
+
+
+-- name: has_statement_statistics
+-- Whether pg_stat_statements is installed in this database.
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements')
+
+-- name: statement_statistics
+-- What statements of this database have cost since the last reset. Times in milliseconds, blocks of
+-- 8 kB that were not in memory.
+SELECT queryid, calls, total_exec_time, mean_exec_time, rows, shared_blks_read + temp_blks_read,
+    query
+FROM pg_stat_statements
+WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND calls > 0
+
+-- name: statistics_since
+-- Since when this database's statistics are kept.
+SELECT coalesce(stats_reset, pg_postmaster_start_time())
+FROM pg_stat_database WHERE datname = current_database()
+
+-- name: all_indexes
+-- Every index of our tables, partitions' only below their parent's: what it is made of, how large, how
+-- often used. Of a partitioned one, of all its parts together.
+WITH RECURSIVE family AS (
+    SELECT i.indexrelid AS root, i.indexrelid AS part
+    FROM pg_index AS i
+    JOIN pg_class AS c ON c.oid = i.indexrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND NOT c.relispartition
+    UNION ALL
+    SELECT family.root, child.inhrelid
+    FROM family JOIN pg_inherits AS child ON child.inhparent = family.part
+)
+SELECT c.relname AS index, t.relname AS table, t.relkind = 'p' AS is_partitioned,
+    i.indisunique AS is_unique, i.indisvalid AS is_valid,
+    EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid) AS is_constraint,
+    am.amname AS method, i.indnkeyatts AS keys,
+    ARRAY(
+        SELECT pg_get_indexdef(i.indexrelid, n, true) || ' ' || i.indclass[n - 1]
+            || ' ' || i.indcollation[n - 1] || ' ' || i.indoption[n - 1]
+        FROM generate_series(1, i.indnkeyatts) AS n
+    ) AS parts,
+    ARRAY(
+        SELECT pg_get_indexdef(i.indexrelid, n, true)
+        FROM generate_series(i.indnkeyatts + 1, i.indnatts) AS n
+    ) AS included,
+    coalesce(pg_get_expr(i.indpred, i.indrelid), '') AS predicate,
+    used.scans, used.bytes
+FROM pg_index AS i
+JOIN pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_class AS t ON t.oid = i.indrelid
+JOIN pg_am AS am ON am.oid = c.relam
+JOIN LATERAL (
+    SELECT coalesce(sum(pg_stat_get_numscans(part)), 0)::bigint AS scans,
+        coalesce(sum(pg_relation_size(part)), 0)::bigint AS bytes
+    FROM family WHERE root = i.indexrelid
+) AS used ON TRUE
+WHERE c.relnamespace = current_schema()::regnamespace AND NOT c.relispartition
+ORDER BY t.relname, c.relname
+
+-- name: foreign_keys_without_index
+-- Foreign keys whose columns no index begins with: a delete over there reads this whole table.
+SELECT con.conname AS name, t.relname AS table, t.relkind = 'p' AS is_partitioned,
+    ARRAY(
+        SELECT attname FROM unnest(con.conkey) WITH ORDINALITY AS k (number, position)
+        JOIN pg_attribute ON attrelid = con.conrelid AND attnum = k.number
+        ORDER BY k.position
+    )::text[] AS columns,
+    f.relname AS refers_to, greatest(t.reltuples, 0)::bigint AS rows
+FROM pg_constraint AS con
+JOIN pg_class AS t ON t.oid = con.conrelid
+JOIN pg_class AS f ON f.oid = con.confrelid
+WHERE con.contype = 'f' AND con.conparentid = 0
+    AND t.relnamespace = current_schema()::regnamespace
+    AND NOT EXISTS (
+        SELECT FROM pg_index AS i
+        WHERE i.indrelid = con.conrelid AND i.indpred IS NULL AND i.indisvalid
+            AND (i.indkey::smallint[])[0:cardinality(con.conkey) - 1] @> con.conkey
+    )
+ORDER BY t.relname, con.conname
+
+-- name: tables_read_whole
+-- Large tables that were read from one end to the other, often.
+SELECT relname AS table, seq_scan AS scans, seq_tup_read / seq_scan AS rows_each
+FROM pg_stat_user_tables
+WHERE seq_scan >= %(scans)s AND n_live_tup >= %(rows)s AND seq_tup_read / seq_scan >= %(rows)s
+    AND schemaname = current_schema()
+ORDER BY seq_tup_read DESC
+
+-- name: reset_statement_statistics
+-- Begins to count the statements of this database anew.
+SELECT pg_stat_statements_reset(
+    0, (SELECT oid FROM pg_database WHERE datname = current_database()), 0)
