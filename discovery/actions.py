@@ -284,15 +284,19 @@ def publish_drops() -> tuple[int, int]:
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(queries("discovery")["lock_publishing"])
-            cursor.execute(
-                queries("discovery")["publish_drops"],
-                {
-                    "limit": PUBLISHED_AT_ONCE,
-                    "within": settings.DISCOVERY_NOTIFY_WITHIN_MINUTES,
-                },
-            )
-            published, notified, generation = cursor.fetchone()
-            if published:
+            cursor.execute(queries("discovery")["lock_unpublished"], {"limit": PUBLISHED_AT_ONCE})
+            locked = cursor.fetchall()
+            published = notified = 0
+            if locked:
+                cursor.execute(
+                    queries("discovery")["publish_drops"],
+                    {
+                        "ids": [key for key, _ in locked],
+                        "minutes": [minute for _, minute in locked],
+                        "within": settings.DISCOVERY_NOTIFY_WITHIN_MINUTES,
+                    },
+                )
+                published, notified, generation = cursor.fetchone()
                 tally.add("discovery_drops_published_total", published)
                 tally.add("discovery_notifications_total", notified, state="pending")
                 transaction.on_commit(lambda raised=generation: caching.announce(DROPS, raised))

@@ -147,22 +147,28 @@ SELECT id, %(polled_at)s::timestamptz, 'failed', %(error)s FROM noted
 -- One at a time publishes, to the end of the transaction: so what is published commits in order.
 SELECT pg_advisory_xact_lock(hashtext('spyglass publish_drops'))
 
+-- name: lock_unpublished
+-- Locks drops that nobody could see yet; those that a poll is writing to are left for the next time.
+SELECT id, opened_minute
+FROM drop_events
+WHERE published_at IS NULL
+ORDER BY id
+LIMIT %(limit)s
+FOR NO KEY UPDATE SKIP LOCKED
+
 -- name: publish_drops
--- Gives drops that nobody could see yet their moment: unique, later than all before. Those that a
--- poll is writing to are left for the next time. How many, how many are told, the new generation.
+-- Gives drops their moment: unique, later than all before. How many, how many are told, the new
+-- generation. They are locked by the statement before, whose snapshot may be older than their last
+-- change: in one statement, PostgreSQL 18.6 has crashed when it looked at such a row again
+-- (EvalPlanQual) among partitions that it prunes while it runs.
 WITH last AS (
     SELECT greatest(
         clock_timestamp(),
         (SELECT max(published_at) FROM drop_events) + interval '1 microsecond') AS at
-), waiting AS MATERIALIZED (
-    SELECT id, opened_minute
-    FROM drop_events
-    WHERE published_at IS NULL
-    ORDER BY id
-    LIMIT %(limit)s
-    FOR NO KEY UPDATE SKIP LOCKED
 ), numbered AS (
-    SELECT id, opened_minute, row_number() OVER (ORDER BY id) AS place FROM waiting
+    SELECT id, opened_minute, place
+    FROM unnest(%(ids)s::bigint[], %(minutes)s::timestamptz[])
+        WITH ORDINALITY AS locked (id, opened_minute, place)
 ), published AS (
     UPDATE drop_events AS d
     SET published_at = last.at + numbered.place * interval '1 microsecond'
