@@ -110,7 +110,8 @@ class Plans:
         """Tables with rows to speak of that were read from one end to the other."""
         names = {n["Relation Name"] for n in self.nodes() if n["Node Type"] == "Seq Scan"}
         large = _rows(
-            "SELECT relname FROM pg_class WHERE relname = ANY (%s) AND reltuples > 1000", list(names)
+            "SELECT relname FROM pg_class WHERE relname = ANY (%s) AND reltuples > 1000",
+            list(names),
         )
         return {_root(name) for (name,) in large}
 
