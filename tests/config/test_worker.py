@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
-from django_q.models import Schedule, Success
+from django_q.models import OrmQ, Schedule, Success
 
 from config.models import JobRun
 from config.worker import Supervisor
@@ -126,18 +126,29 @@ def test_schedules_go_on_whatever_is_killed(spawn):
 
 
 def test_a_bad_schedule_stops_nothing_and_sigterm_stops_everything(spawn):
+    """Nor does a payload that cannot be read, nor a schedule of before or after a clock's jump."""
     past = timezone.now() - timedelta(hours=1)
+    OrmQ.objects.create(key="spyglass", payload="poison", lock=past)
     rows = [
         Schedule(name="bad", func="math.hypot", schedule_type="C", cron="x", next_run=past),
         Schedule(name="missing", func="no.where", schedule_type="D", next_run=past),
         Schedule(name="good", func="math.hypot", args="3, 4", schedule_type="D", next_run=past),
+        Schedule(
+            name="old",
+            func="math.hypot",
+            args="5, 12",
+            schedule_type="D",
+            next_run=past - timedelta(days=300),
+        ),
     ]
     Schedule.objects.bulk_create(rows)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     worker = started(spawn, args=["--metrics-port", str(port)])
-    until(lambda: Success.objects.filter(group="good").exists(), what="the good one")
+    for name in ("good", "old"):
+        until(lambda name=name: Success.objects.filter(group=name).exists(), what=f"the {name} one")
+    until(lambda: not OrmQ.objects.filter(payload="poison").exists(), what="the end of the poison")
     off = Schedule.objects.filter(repeats=0).values_list("name", flat=True)
     assert set(off) == {"bad", "missing"}
 
