@@ -139,6 +139,29 @@ def fresh_process(settings) -> Iterator[None]:
 
 
 @pytest.fixture
+def only_new_partitions(django_db_setup, django_db_blocker) -> None:
+    """No partition past retention is there, whatever other tests of this process have left.
+
+    Over a connection of its own: it may be asked for inside of a test's transaction.
+    """
+    import psycopg
+    from django.db import connection
+
+    from config import partitions
+
+    with django_db_blocker.unblock():
+        found = [
+            (table, part.name) for table in partitions.all() for part in partitions.expired(table)
+        ]
+        parameters = connection.get_connection_params()
+    where = {name: parameters[name] for name in ("dbname", "user", "host") if name in parameters}
+    with psycopg.connect(**where, autocommit=True) as other:
+        for table, name in found:
+            other.execute(f"ALTER TABLE {table} DETACH PARTITION {name}")
+            other.execute(f"DROP TABLE {name}")
+
+
+@pytest.fixture
 def person(db: None) -> "Callable[..., Person]":
     """`person("ann")` is a caller with a token for `items`, or for the scopes that are named."""
     from tests.people import Person

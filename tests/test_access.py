@@ -300,7 +300,7 @@ def test_reads_can_be_closed(operations, callers, world, settings):
             assert ask(callers["no scope"], operation, method, path, world).status_code == 200
 
 
-def test_pruning_is_for_staff_with_a_token_for_ingest(callers, world):
+def test_pruning_is_for_staff_with_a_token_for_ingest(only_new_partitions, callers, world):
     for name, expected in {"other": 403, "staff": 200}.items():
         secret = issue_token(user=callers[name].user, name="", scopes=["ingest"], lifetime=None)[1]
         client = Client(headers={"Authorization": f"Token {secret}"})

@@ -69,7 +69,7 @@ def send(client: Person, handed: list[str]):
 
 
 @pytest.fixture
-def things(fresh_process, db):
+def things(only_new_partitions, fresh_process, db):
     """`things()` makes one of each thing that the guide names, and says by which variable."""
     numbers = count()
     ann, bob = (Person(name, list(SCOPES)) for name in ("ann", "bob"))

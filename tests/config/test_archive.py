@@ -31,14 +31,8 @@ partitions.register(partitions.PartitionedTable(
 
 
 @pytest.fixture
-def events():
-    """A partitioned table of this test's own, by day, with every type that the domains use.
-
-    What other tests of this process have left of past days in the domains' tables goes.
-    """
-    for table in partitions.all():
-        for part in partitions.expired(table):
-            partitions.drop(table, part)
+def events(only_new_partitions):
+    """A partitioned table of this test's own, by day, with every type that the domains use."""
     exec(DECLARE)
     with connection.cursor() as cursor:
         cursor.execute(

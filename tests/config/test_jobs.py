@@ -589,7 +589,7 @@ def test_the_canary_closes_the_rows_of_runs_that_died(declare):
 
 
 @pytest.mark.parametrize("name", ["partitions_ahead", "prune"])
-def test_housekeeping_runs_twice(name):
+def test_housekeeping_runs_twice(only_new_partitions, name):
     for _ in range(2):
         assert jobs.run_job(name, trigger="command").state == State.SUCCEEDED
     assert JobRun.objects.filter(job=name).count() == 2

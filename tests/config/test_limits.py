@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -62,13 +63,12 @@ def roles(database_url):
 
 
 @pytest.fixture
-def pooled(roles, database_url, tmp_path_factory):
+def pooled(roles, database_url):
     """`pooled(role)` is the URL of the test database through a PgBouncer in transaction mode."""
     if PGBOUNCER is None:
         pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
-    folder = tmp_path_factory.mktemp("pgbouncer")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o711)  # as root it runs as another user, who must get through
+    folder = Path(tempfile.mkdtemp(prefix="spyglass-pgbouncer-"))
+    folder.chmod(0o711)  # as root it runs as another user, who must get through
     parts = urlsplit(database_url)
     server, name = parse_qs(parts.query)["host"][0], parts.path[1:]
     (folder / "users").write_text("".join(f'"{role}" ""\n' for role in [*roles, "spyglass"]))
@@ -96,6 +96,7 @@ def pooled(roles, database_url, tmp_path_factory):
     process.kill()
     process.wait()
     log.close()
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
