@@ -1,12 +1,11 @@
 """`python -m config.cluster`: the queue's cluster, started and watched by `manage.py worker`."""
 
-import ctypes
 import os
-import signal
 import sys
 
+from config import children
+
 PARENT = "SPYGLASS_SUPERVISOR"  # the environment variable with the supervisor's process id
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def end_with_parent() -> None:
     supervisor = os.environ.get(PARENT)
     if supervisor is None or not sys.platform.startswith("linux"):
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    children.end_with_parent()
     if os.getppid() != int(supervisor):  # it died before the call
         sys.exit("the supervisor is gone")
 

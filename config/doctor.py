@@ -16,7 +16,7 @@ from django_q.models import Schedule
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from config import archive, jobs, limits, partitions, readmodels, runs, schedules, stores
+from config import archive, backup, jobs, limits, partitions, readmodels, runs, schedules, stores
 from config.models import ApiToken, JobRun
 from config.tokens import UNUSED_AFTER
 
@@ -60,6 +60,7 @@ def examine() -> list[Check]:
         _runs,
         _read_models,
         _partitions,
+        _backup,
         _archive,
         _tokens,
     ):
@@ -262,6 +263,18 @@ def _partitions() -> Iterator[Check]:
         else:
             finding = f"this {table.unit} and {table.ahead} ahead"
             yield Check(OK, f"partitions of {name}", finding)
+
+
+def _backup() -> Iterator[Check]:
+    last = backup.last_made_at()
+    advice = "manage.py backup PATH, or set BACKUP_DIR: docs/backup.md"
+    if last is None:
+        yield Check(WARN, "backup", "none in the run log", advice)
+        return
+    age = timezone.now() - last
+    late = age > backup.OLD
+    finding = f"{_span(age.total_seconds())} ago"
+    yield Check(FAIL if late else OK, "backup", finding, advice if late else "")
 
 
 def _archive() -> Iterator[Check]:

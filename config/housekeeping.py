@@ -1,11 +1,12 @@
 """What every installation does: sign of life, partitions ahead, retention of the shared tables."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.utils import timezone
 
-from config import archive, partitions, retention, runs, vitals
+from config import archive, backup, partitions, retention, runs, vitals
 from config.jobs import CANARY, Run, job
 
 PRUNE_BUDGET = timedelta(minutes=10)
@@ -48,6 +49,25 @@ def partitions_ahead(run: Run) -> int:
     made = partitions.ensure_ahead()
     run.detail["made"] = made
     return len(made)
+
+
+@job(
+    name="backup",
+    cron="15 1 * * *" if settings.BACKUP_DIR else "",
+    timeout=timedelta(hours=2),
+    description="Back the database up into BACKUP_DIR.",
+)
+def back_up(run: Run) -> int:
+    """On demand only where BACKUP_DIR names no directory, so that no run succeeds for nothing."""
+    if not settings.BACKUP_DIR:
+        raise backup.BackupError("BACKUP_DIR is not set")
+    root = Path(settings.BACKUP_DIR)
+    made = backup.make(
+        root, jobs=2, progress=lambda step, done, due: run.progress(step=step, done=done, due=due)
+    )
+    run.detail["folder"] = made.folder.name
+    run.detail["removed"] = len(backup.prune(root, keep=settings.BACKUP_KEEP))
+    return made.manifest.total_rows
 
 
 @job(

@@ -5,7 +5,6 @@ Imports no Django: everything that needs it runs in processes of its own.
 """
 
 import argparse
-import ctypes
 import fcntl
 import ipaddress
 import os
@@ -19,14 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import embedded, web
+from config import children, embedded, web
 
 PROJECT = embedded.PROJECT
 LOOPBACK = "localhost,127.0.0.1,[::1]"
 READY_SECONDS = 60
 LONGEST_PAUSE = 60.0  # seconds between two attempts to start a part that keeps ending
 STEADY_SECONDS = 60.0  # a part that ran this long starts again at once
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass
@@ -80,7 +78,8 @@ class Part:
             env=os.environ | self.environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only us; we stop the parts in order
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            # A killed server takes its parts along, so that the next one finds the port free.
+            preexec_fn=children.end_with_parent,  # noqa: PLW1509
         )
 
     def _kill_group(self) -> None:
@@ -254,11 +253,6 @@ def _ending(code: int) -> str:
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _end_with_parent() -> None:
-    """A killed server takes its parts along, so that the next one finds the port free."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def say(line: str) -> None:

@@ -463,6 +463,12 @@ EXPIRED_TOKENS_RETENTION_DAYS = env.int("EXPIRED_TOKENS_RETENTION_DAYS", default
 JOB_RUNS_RETENTION_DAYS = env.int("JOB_RUNS_RETENTION_DAYS", default=30)
 WORKER_HEARTBEAT_STALE_SECONDS = env.int("WORKER_HEARTBEAT_STALE_SECONDS", default=180)
 
+# --- Backup -----------------------------------------------------------------------------------
+
+BACKUP_DIR = env.str("BACKUP_DIR", default="")  # an existing folder: the job `backup` fills it
+BACKUP_KEEP = _between("BACKUP_KEEP", 7, 1, 10_000)  # the newest so many
+POSTGRES_BIN = env.str("POSTGRES_BIN", default="")  # where pg_dump and pg_restore lie
+
 # --- Archive ----------------------------------------------------------------------------------
 
 # A directory or s3://bucket/prefix to which partitions past retention go; empty: they are dropped.

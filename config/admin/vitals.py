@@ -9,7 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils import timezone
 
-from config import partitions, readmodels, runs
+from config import backup, partitions, readmodels, runs
 from config.admin.base import span
 from config.models import JobRun
 from config.sqlfiles import queries
@@ -70,6 +70,27 @@ def worker() -> Iterable[Vital]:
         link=reverse("admin:config_jobrun_changelist") + "?state__exact=failed",
         help="See why, and run them again",
         level="bad" if count else "ok",
+        permission="config.view_jobrun",
+    )
+
+
+@register
+def backups() -> Iterable[Vital]:
+    """How old the newest backup is."""
+    last = backup.last_made_at()
+    age = (timezone.now() - last).total_seconds() if last else None
+    late = age is not None and age > backup.OLD.total_seconds()
+    yield Vital(
+        key="config.backup",
+        question=Question.STALE,
+        title="Backup",
+        number=age,
+        unit="s",
+        value="none" if age is None else f"{span(age)} old",
+        note="" if age is not None else "nothing is in the run log",
+        link=reverse("admin:config_jobrun_changelist") + "?job=backup",
+        help="Look at its runs",
+        level="info" if age is None else "bad" if late else "ok",
         permission="config.view_jobrun",
     )
 

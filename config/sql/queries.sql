@@ -287,3 +287,56 @@ ORDER BY seq_tup_read DESC
 -- Begins to count the statements of this database anew.
 SELECT pg_stat_statements_reset(
     0, (SELECT oid FROM pg_database WHERE datname = current_database()), 0)
+
+-- name: backup_tables
+-- (schema, name) of every table with rows of its own, without those of extensions.
+SELECT n.nspname, c.relname
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+    AND NOT EXISTS (
+        SELECT FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e'
+    )
+ORDER BY n.nspname, c.relname
+
+-- name: backup_database
+-- What a database must be made with to take this one's rows.
+SELECT
+    datname, pg_encoding_to_char(encoding), datlocprovider::text, datcollate, datctype,
+    coalesce(datlocale, '')
+FROM pg_database
+WHERE datname = current_database()
+
+-- name: backup_settings
+-- (role or '', name=value) of what is set for sessions of this database.
+SELECT coalesce(r.rolname, ''), config
+FROM pg_db_role_setting AS s
+JOIN pg_database AS d ON d.oid = s.setdatabase AND d.datname = current_database()
+LEFT JOIN pg_roles AS r ON r.oid = s.setrole
+CROSS JOIN unnest(s.setconfig) AS config
+ORDER BY 1, 2
+
+-- name: backup_roles
+-- Owners of, and those who were given rights on, what is in this database, except everybody.
+SELECT DISTINCT rolname
+FROM pg_roles
+JOIN (
+    SELECT relowner AS role FROM pg_class
+    WHERE relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+        AND relkind IN ('r', 'p', 'm', 'v', 'S')
+    UNION
+    SELECT given.grantee FROM pg_class
+    CROSS JOIN LATERAL aclexplode(relacl) AS given
+    WHERE relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    UNION
+    SELECT given.grantee FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) AS given
+    WHERE nspname NOT IN ('pg_catalog', 'information_schema')
+    UNION
+    SELECT given.grantee FROM pg_proc CROSS JOIN LATERAL aclexplode(proacl) AS given
+    WHERE pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+    UNION
+    SELECT given.grantee FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) AS given
+) AS named ON named.role = pg_roles.oid
+ORDER BY rolname

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
 from config import archive, archived, audit, parquet, partitions, runs, stores
+from config.management.steps import number
 
 TIMEOUT = timedelta(days=7)  # by hand it may take as long as it takes
 _OPERATORS = ("!=", "<=", ">=", "=", "<", ">")
@@ -34,13 +35,6 @@ def condition(text: str) -> tuple[str, str, str]:
     return text[:at].strip(), operator, text[at + len(operator) :].strip()
 
 
-def days(text: str) -> int:
-    """1 to 3,650 days."""
-    if not text.isdecimal() or not 1 <= int(text) <= 3_650:
-        raise ArgumentTypeError(f"{text!r} is not a number of days from 1 to 3650")
-    return int(text)
-
-
 class Command(BaseCommand):
     help = "Bring partitions past retention into the archive (ARCHIVE_URL), and read it."
 
@@ -54,7 +48,10 @@ class Command(BaseCommand):
         restorer.add_argument("table", metavar="TABLE")
         restorer.add_argument("partition", metavar="PARTITION")
         restorer.add_argument(
-            "--days", type=days, default=archive.HOLD_DAYS, help="it stays (default: %(default)s)"
+            "--days",
+            type=number(1, 3_650),
+            default=archive.HOLD_DAYS,
+            help="it stays (default: %(default)s)",
         )
         reader = actions.add_parser("query", help="read rows in place")
         reader.add_argument("table", metavar="TABLE")
