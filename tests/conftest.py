@@ -65,7 +65,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # The longest, which several processes must begin with, so that none is left alone with one of them.
-_FIRST = ("test_schema.py", "test_scripts.py", "test_recordings.py", "test_query_counts.py")
+_FIRST = (
+    "test_upgrade.py",
+    "test_backup.py",
+    "test_schema.py",
+    "test_scripts.py",
+    "test_recordings.py",
+    "test_query_counts.py",
+)
 
 
 @pytest.hookimpl(trylast=True)
