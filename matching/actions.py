@@ -24,6 +24,7 @@ from matching.queue import submit_match
 EXPIRED_AT_ONCE = 500
 # What an owner may set, and from where. `expired` is set by time, `matched` by both owners.
 _REOPENED, _CLOSED = Item.Status.OPEN, Item.Status.CLOSED
+_UNSAID = object()
 # What a match is scored by. Other changes need no new look.
 _SCORED = {
     "title", "description", "category", "attributes", "country", "city", "latitude", "longitude",
@@ -69,12 +70,14 @@ def edit_item(*, item_id: int, owner, **changes: Any) -> Item:
     no longer open takes its suggestions along. What is equal already changes nothing. Raises
     ItemNotFound, InvalidItem.
     """
-    status = changes.pop("status", None)
+    status = changes.pop("status", _UNSAID)
+    if status is None:
+        raise InvalidItem({"status": f"Must be {_REOPENED} or {_CLOSED}."})
     values = clean(changes, partial=True)
     with transaction.atomic():
         item = _locked(item_id, owner)
         _check_change(item, values, status)
-        if status is not None:
+        if status is not _UNSAID:
             values["status"] = status
         changed = {name: one for name, one in values.items() if getattr(item, name) != one}
         item.match_job = None
@@ -93,7 +96,10 @@ def edit_item(*, item_id: int, owner, **changes: Any) -> Item:
 
 
 def close_item(*, item_id: int, owner) -> Item:
-    """Close an item: nobody finds it any more, and its suggestions expire. Raises ItemNotFound."""
+    """Close an item: only who asks for closed ones finds it, and its suggestions expire.
+
+    Raises ItemNotFound.
+    """
     return edit_item(item_id=item_id, owner=owner, status=_CLOSED)
 
 
@@ -161,14 +167,18 @@ def confirm_match(*, match_id: int, user) -> Match:
 def dismiss_match(*, match_id: int, user) -> Match:
     """Say that a match is wrong: the pair never returns. Again, it changes nothing.
 
-    Either owner may, whatever was confirmed before. Raises MatchNotFound.
+    Either owner may, whatever was confirmed before; items that were out of the search because of it
+    are looked for again. Raises MatchNotFound.
     """
     with transaction.atomic():
         match, _, _ = _locked_match(match_id, user)
         if match.state == Match.State.DISMISSED:
             return match
+        was_confirmed = match.state == Match.State.CONFIRMED
         _execute("dismiss_pair", seeker=match.seeker_id, offer=match.offer_id, dismissed_by=user.pk)
         _write_match(match, state=Match.State.DISMISSED)
+        if was_confirmed and match.pair != Pair.RESUME_JOB:
+            _reopen(match)
         _audit(user.pk, "dismiss", match.pk, entity="match")
         _forget_badges({match.seeker.owner_id, match.offer.owner_id})
     return match
@@ -205,7 +215,7 @@ def _check_change(item: Item, values: dict[str, Any], status: Any) -> None:
     errors = {}
     if values.get("kind", item.kind) != item.kind:
         errors["kind"] = "Cannot be changed: post another item."
-    if status not in (None, item.status, _REOPENED, _CLOSED):
+    if status not in (_UNSAID, item.status, _REOPENED, _CLOSED):
         errors["status"] = f"Must be {_REOPENED} or {_CLOSED}."
     if errors:
         raise InvalidItem(errors)
@@ -244,7 +254,8 @@ def _locked_match(match_id: int, user) -> tuple[Match, str, str]:
     items = {item.pk: item for item in rows}
     sides = {item.owner_id: "seeker" if at == seen[0] else "offer" for at, item in items.items()}
     match = Match.objects.select_for_update(no_key=True).filter(pk=match_id).first()
-    if match is None or len(items) < 2 or user.pk not in sides:
+    deleted = any(item.is_deleted for item in items.values())
+    if match is None or len(items) < 2 or deleted or user.pk not in sides:
         raise MatchNotFound(f"no match {match_id}")
     match.seeker, match.offer = (items[at] for at in seen)
     mine = sides[user.pk]
@@ -260,10 +271,20 @@ def _write_match(match: Match, **changed: Any) -> None:
 
 
 def _settle(match: Match) -> None:
-    """Both items have found their counterpart: out of the search, and no other suggestions."""
+    """Both items have found their counterpart: no look and no search for open ones finds them, and
+    other suggestions expire."""
     for item in (match.seeker, match.offer):
         _write(item, {"status": Item.Status.MATCHED})
     _withdraw([match.seeker_id, match.offer_id])
+
+
+def _reopen(match: Match) -> None:
+    """Neither has found its counterpart after all: they are looked for again."""
+    for item in (match.seeker, match.offer):
+        if item.status == Item.Status.MATCHED:
+            over = {"expires_at": None} if _is_over(item) else {}
+            _write(item, {"status": Item.Status.OPEN} | over)
+            submit_match(owner=item.owner, item=item, priority=MatchJob.Priority.CHANGE)
 
 
 def _is_live(item: Item) -> bool:

@@ -520,7 +520,7 @@ class MatchJobAdmin(_Styled):
 
     @display(description="reason")
     def why(self, job):
-        return shortened(job.error.rstrip().rpartition("\n")[2]) or job.degraded or "–"
+        return shortened(job.error.partition("\n")[0]) or job.degraded or "–"
 
     def change_view(self, request, object_id, form_url="", extra_context=None):
         """The job's page."""

@@ -208,7 +208,8 @@ def _date_back(since: datetime) -> None:
 
 
 def _match_newest() -> None:
-    """Submit the newest items that seek, as far as the quotas go, and do what nobody else does."""
+    """Submit the newest items that seek, as far as the queue takes them, and do what nobody else
+    does."""
     seeking = Item.objects.filter(
         owner__username__in=PEOPLE, kind__in=list(SEEKERS), status=Item.Status.OPEN
     )
@@ -218,8 +219,6 @@ def _match_newest() -> None:
                 queue.submit_match(
                     owner=item.owner, item=item, priority=MatchJob.Priority.BACKGROUND
                 )
-        except queue.QuotaExceeded:
-            continue
         except queue.QueueFull:
             break
     jobs.run_job("match_queue", trigger="command")

@@ -27,7 +27,7 @@ from django.utils import timezone
 from psycopg.errors import DeadlockDetected
 
 from config import prepared
-from config.embeddings import Embedder, EmbedderError, embedder, embedder_named
+from config.embeddings import DIMENSIONS, Embedder, EmbedderError, embedder, embedder_named
 from config.sqlfiles import queries
 from matching import vectors
 from matching.models import ServingModel
@@ -267,6 +267,25 @@ def _load(ids: list[int]) -> list[_Item]:
         return [_Item(*row[:-1], json.loads(row[-1])) for row in cursor.fetchall()]
 
 
+def _embed_all(model: Embedder, texts: list[str]) -> np.ndarray:
+    """The vectors of texts; of one that makes the model fail zeros, as of a text without words.
+
+    It must not keep those that wait behind it. Raises EmbedderError where the model fails at all.
+    """
+    try:
+        return model.embed(texts)
+    except EmbedderError:
+        model.embed(["a word"])
+    found = []
+    for text in texts:
+        try:
+            found.append(model.embed([text])[0])
+        except EmbedderError as error:
+            logger.error("a text of %d characters gets no vector: %s", len(text), error)
+            found.append(np.zeros(DIMENSIONS, np.float32))
+    return np.stack(found)
+
+
 def _write_vectors(model: Embedder, items: list[_Item]) -> int:
     """Embed the items whose text or model differs, and write them where they still say the same.
 
@@ -282,7 +301,7 @@ def _write_vectors(model: Embedder, items: list[_Item]) -> int:
             hashes.append(content_hash)
     if not changed:
         return 0
-    found = model.embed(texts)
+    found = _embed_all(model, texts)
     speaking = [place for place, vector in enumerate(found) if vector.any()]
     _execute(
         "write_embeddings",

@@ -1,8 +1,9 @@
 """Matching: candidates from several narrow routes, united, then reranked by one score.
 
 Every route is bounded, and so is what is reranked: the time of a match does not grow with what was
-posted. Where the embedder or the vector path fails, words and place go on alone and the outcome
-says so. `match` serves jobs, `search` people who wait; both are this one engine.
+posted (the postings of words hold what was closed, too, until it is pruned). Where the embedder or
+the vector path fails, words and place go on alone and the outcome says so. `match` serves jobs,
+`search` people who wait; both are this one engine.
 """
 
 import logging
@@ -10,7 +11,8 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -42,6 +44,7 @@ logger = logging.getLogger("spyglass.matching")
 CANDIDATES = 200  # reranked by a match
 SEARCHED = 60  # reranked by a search with a text, and so how deep its pages go
 BROWSED = 200  # the newest or nearest of a search without one
+OWN_ITEMS = 200  # of the owner, kept out of the nearest vectors
 NO_VECTORS = "vectors"  # the value of `degraded`
 # The search by vectors, whatever its statements die of; the embedder has a breaker of its own.
 _vector_breaker = embedding.Breaker(failures=5, seconds=30)
@@ -71,9 +74,11 @@ _BROWSE = Effort(BROWSED, BROWSED, 0, 0, postings=0, titles=0)
 @dataclass(frozen=True)
 class Outcome:
     """What was found, best first. `routes`: how many ids each route brought, the vector route by
-    the plan that it took; `degraded`: what had to be left out, "" for nothing; milliseconds."""
+    the plan that it took; `degraded`: what had to be left out, "" for nothing; milliseconds.
+    `versions`: when what was scored had changed last, by item."""
 
     hits: list[Scored]
+    versions: dict[int, datetime]
     routes: dict[str, int]
     degraded: str
     took_ms: float
@@ -96,6 +101,7 @@ class _Found:
 
     ids: dict[str, Sequence[int]]
     degraded: str
+    versions: dict[int, datetime] = field(default_factory=dict)
 
 
 def match(
@@ -104,21 +110,20 @@ def match(
     kinds: Iterable[str],
     owner_id: int | None = None,
     exclude: Collection[int] = (),
-    filters: Filters = Filters(),  # noqa: B008 -- frozen
-    vector: np.ndarray | None = None,
     also: Sequence[int] = (),
+    coarse: bool = False,
     limit: int = 20,
 ) -> Outcome:
     """The live items of `kinds` that match a subject best, at most `limit`, best first.
 
-    Not those of `owner_id`, and none of `exclude` (dismissed pairs). `vector`: float32 [384] of
-    the subject's text; made out of its words where it is None. `also`: ids that are candidates
-    whether a route brings them or not. At most 200 candidates are scored.
+    Not those of `owner_id`, and none of `exclude` (dismissed pairs). `also`: ids that are
+    candidates whether a route brings them or not. `coarse`: of their places the score shall tell no
+    more than the cell. At most 200 candidates are scored.
     """
     started = time.perf_counter()
-    scope = Scope(tuple(kinds), filters, owner_id, exclude)
-    hits, found = _run(subject, scope, vector, _MATCH, limit=limit, also=also)
-    return Outcome(hits, _counts(found), found.degraded, _since(started))
+    scope = Scope(tuple(kinds), Filters(), owner_id, exclude)
+    hits, found = _run(subject, scope, _MATCH, limit=limit, also=also, coarse=coarse)
+    return Outcome(hits, found.versions, _counts(found), found.degraded, _since(started))
 
 
 def search(
@@ -131,12 +136,15 @@ def search(
 ) -> Page:
     """Items that fit a text and pass the filters, by score and id, both descending.
 
-    Without a text the newest come first, or those nearest to the filters' place. `after`: the
-    position (score, item id) to go on behind. Pages end after the 60 candidates that are scored, or
-    the 200 of a search without a text.
+    Without a text the newest come first, or those nearest to the filters' place, by their cells.
+    `after`: the position (score, item id) to go on behind. Pages end after the 60 candidates that
+    are scored, or the 200 of a search without a text. Several kinds are scored with the weights of
+    the first.
     """
     started = time.perf_counter()
     scope = Scope(tuple(kinds), filters)
+    if not scope.kinds:  # where nothing is public
+        return Page([], None, {}, "", _since(started))
     subject = Subject(
         kind=COUNTERPARTS[Kind(scope.kinds[0])],
         title=text,
@@ -145,7 +153,8 @@ def search(
         longitude=filters.longitude,
     )
     effort = _SEARCH if subject.terms else _BROWSE
-    hits, found = _run(subject, scope, None, effort, limit=limit + 1 if after is None else None)
+    most = limit + 1 if after is None else None
+    hits, found = _run(subject, scope, effort, limit=most, coarse=True)
     if after is not None:
         hits = [hit for hit in hits if (hit.score, hit.item_id) < after]
     more, hits = len(hits) > limit, hits[:limit]
@@ -172,20 +181,20 @@ def subject_of(item: Item) -> Subject:
 def _run(
     subject: Subject,
     scope: Scope,
-    vector: np.ndarray | None,
     effort: Effort,
     *,
     limit: int | None,
+    coarse: bool,
     also: Sequence[int] = (),
 ) -> tuple[list[Scored], _Found]:
     """The best `limit` of the candidates of all routes, or all; ties by id, the newest first."""
     title, body = split_terms(subject.terms)
-    degraded = ""
-    if vector is None and (title or body):
+    vector, degraded = None, ""
+    if title or body:
         vector, degraded = _embedded(embedded_text(subject.title, " ".join(body), subject.category))
     found = _candidates(subject, scope, vector, effort)
     found = replace(found, degraded=degraded or found.degraded)
-    candidates = _load(found, also, scope, vector, effort.candidates)
+    found, candidates = _load(found, also, scope, vector, effort.candidates, coarse=coarse)
     if not (title or body) and set(found.ids) == {"newest"}:  # nothing to score by
         newest = sorted((each.item_id for each in candidates), reverse=True)
         return [Scored(item_id, 0.0) for item_id in newest[:limit]], found
@@ -217,7 +226,11 @@ def _candidates(
         alike, degraded = _alike(vector, scope, effort.of_vectors * (4 if narrow else 1))
         ids |= alike
     if not any(ids.values()) or not (title or body):
-        ids["newest"] = routes.newest(scope=scope, limit=effort.candidates)
+        # Where something lies near, they only follow it: they fill what is left.
+        near = set(ids.get("place", ()))
+        newest = routes.newest(scope=scope, limit=effort.candidates)
+        others = [each for each in newest if each not in near]
+        ids["newest"] = others[: max(0, effort.candidates - len(near))]
     return _Found(ids, degraded)
 
 
@@ -237,7 +250,7 @@ def _around(subject: Subject, scope: Scope, effort: Effort) -> dict[str, list[in
             scope=scope,
             limit=effort.of_place,
             category=category,
-            radius_m=filters.radius_m,
+            radius_m=filters.reach_m,
         )
 
     if filters.category or not subject.category:
@@ -259,7 +272,7 @@ def _alike(vector: np.ndarray | None, scope: Scope, limit: int) -> tuple[dict[st
                 category=scope.filters.category or None,
                 country=scope.filters.country or None,
                 limit=limit,
-                exclude=scope.exclude,
+                exclude=[*scope.exclude, *_own(scope)],
             )
     except DatabaseError as error:
         _vector_breaker.failed()
@@ -267,6 +280,15 @@ def _alike(vector: np.ndarray | None, scope: Scope, limit: int) -> tuple[dict[st
         return {}, NO_VECTORS
     _vector_breaker.succeeded()
     return {f"vectors_{neighbours.route}": [item_id for item_id, _ in neighbours.hits]}, ""
+
+
+def _own(scope: Scope) -> list[int]:
+    """The newest live items that the owner has on the other side, which vectors do not know: they
+    would take the places of what others have."""
+    if scope.owner_id is None:
+        return []
+    asked = {"owner": scope.owner_id, "kinds": list(scope.kinds), "limit": OWN_ITEMS}
+    return [each for (each,) in prepared.fetch(queries("matching")["own_live_items"], asked)]
 
 
 def _embedded(text: str) -> tuple[np.ndarray | None, str]:
@@ -286,19 +308,23 @@ def _load(
     scope: Scope,
     vector: np.ndarray | None,
     limit: int,
-) -> list[Candidate]:
+    *,
+    coarse: bool,
+) -> tuple[_Found, list[Candidate]]:
     """The candidates, each route's best first, that still pass every filter; at most `limit`."""
     in_turn = chain.from_iterable(zip_longest(also, *found.ids.values()))
     ids = list(dict.fromkeys(each for each in in_turn if each is not None))
     if not ids:
-        return []
+        return found, []
     asked = {
+        "coarse": coarse,
         "items": prepared.array(ids),
         "limit": limit,
         "vector": None if vector is None or found.degraded else vectors.literal(vector),
     }
     rows = prepared.fetch(queries("matching")["load_candidates"], _conditions(scope) | asked)
-    return [_candidate(*row) for row in rows]
+    versions = {item_id: updated_at for item_id, _, updated_at, *_ in rows}
+    return replace(found, versions=versions), [_candidate(*row) for row in rows]
 
 
 def _conditions(scope: Scope) -> dict[str, Any]:
@@ -315,7 +341,9 @@ def _conditions(scope: Scope) -> dict[str, Any]:
     }
 
 
-def _candidate(item_id: int, cosine: float | None, features: str, *columns: Any) -> Candidate:
+def _candidate(
+    item_id: int, cosine: float | None, _updated_at: datetime, features: str, *columns: Any
+) -> Candidate:
     kind, title, words, category, country, city, latitude, longitude, happened_on = columns
     return Candidate(
         item_id=item_id,

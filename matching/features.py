@@ -67,8 +67,6 @@ def _feature(value: object) -> Feature | None:
         return _number(value)
     if isinstance(value, str):
         return _of_text(value)
-    if isinstance(value, (list, tuple)):
-        return _words(" ".join(str(each) for each in value[:WORDS] if isinstance(each, (str, int))))
     return None
 
 

@@ -16,15 +16,15 @@ from matching.kinds import Kind
 
 TITLE_LENGTH = 300
 DESCRIPTION_LENGTH = 20_000
-CATEGORY_LENGTH = CITY_LENGTH = NAME_LENGTH = 100
+NAME_LENGTH = 100
 EXTERNAL_ID_LENGTH = 200
 ATTRIBUTES_MAX_KEYS = 50
 ATTRIBUTES_MAX_BYTES = 10_000  # as JSON
 FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2200, 1, 1)
 
-# Control characters but tab, line feed and carriage return; and lone surrogates, which UTF-8 lacks.
 # A tenth of a micrometre. What PostgreSQL multiplies must not vanish below its smallest number.
 DEGREE_PLACES = 12
+# Control characters but tab, line feed and carriage return; and lone surrogates, which UTF-8 lacks.
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 EARTH_RADIUS_M = 6_371_008.8  # mean radius (IUGG); at most 0.6 % off the ellipsoid
 PRECISION = 9  # characters: 45 bits, about 5 m by 5 m at the equator
 MAX_CELLS = 32
+CELL_DIAGONAL_M = 1_400.0  # of a cell of six characters at the equator, where it is the longest
 
 _DIGITS = "0123456789bcdefghjkmnpqrstuvwxyz"
 _LONGITUDE_BITS, _LATITUDE_BITS = 23, 22
@@ -39,17 +40,6 @@ def distance_m(
         math.sin(half_dlambda) ** 2
     )
     return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(1.0, h)))
-
-
-def covering(latitude: float, longitude: float, radius_m: float) -> list[str]:
-    """Prefixes of geohashes that together cover a circle: the smallest cells that need ≤ 32.
-
-    Degrees and metres. A circle over a pole takes the whole ring of cells around it.
-    """
-    return [
-        _text(cell << (_BITS - 5 * precision))[:precision]
-        for precision, cell in _cells(latitude, longitude, radius_m)
-    ]
 
 
 def rings(latitude: float, longitude: float, radii_m: Sequence[float]) -> list[list[Range]]:

@@ -151,12 +151,16 @@ class Mapped:
             return None
         given = {name: named[name] for name in FIELDS if named[name] not in ("", None)}
         for name, parts in self._joined.items():
-            found = [str(named[part]).strip() for part in (name, *parts) if named[part]]
+            found = [
+                str(named[part]).strip() for part in (name, *parts) if named[part] not in ("", None)
+            ]
             given[name] = " ".join(filter(None, found))
         attributes = _attributes(given.get("attributes"))
         if isinstance(attributes, dict):
             attributes |= {
-                key: named[name] for name, key in self._attributes.items() if named[name]
+                key: named[name]
+                for name, key in self._attributes.items()
+                if named[name] not in ("", None)
             }
         if attributes:
             given["attributes"] = attributes

@@ -3,8 +3,9 @@
 The table is partitioned by month, so no unique index can see to that: writers lock the pair.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from django.db import connection
@@ -23,16 +24,19 @@ DISMISSED = 1_000  # pairs of an item that a look leaves out; older ones are lef
 
 @dataclass(frozen=True)
 class Stored:
-    """What a look changed. `owners`: whose items the stored matches are."""
+    """What a look changed. `owners`: whose items are in pairs that it touched."""
 
     matches: int
     new: int
-    expired: int
     owners: frozenset[int]
 
 
 class NotLive(Exception):
     """The item that was looked for is not open any more, or deleted."""
+
+
+class Changed(Exception):
+    """An item is not any more what was scored."""
 
 
 def lock_pairs(pairs: Iterable[tuple[int, int]]) -> None:
@@ -63,13 +67,15 @@ def store(
     kind: str,
     hits: Sequence["Scored"],
     gone: Sequence[int],
+    versions: Mapping[int, datetime],
     degraded: str,
 ) -> Stored:
     """Store what a look for `item_id` found; needs a transaction.
 
-    `hits`: the counterparts that match. `gone`: those whose suggestion is to expire. Pairs that
-    were dismissed, confirmed, or whose other item is not live any more, are left as they are.
-    Raises NotLive.
+    `hits`: the counterparts that match. `gone`: those whose suggestion is to expire. `versions`:
+    when each of them, and the item itself, had changed last when it was scored. Pairs that were
+    dismissed, confirmed, or whose other item is not live any more, are left as they are. Raises
+    NotLive, Changed.
     """
     seeks = is_seeker(kind)
     others = [hit.item_id for hit in hits]
@@ -78,9 +84,12 @@ def store(
     lock_pairs(list(zip(seekers, offers, strict=True)))
     with connection.cursor() as cursor:
         cursor.execute(queries("matching")["lock_live"], {"items": [item_id, *others, *gone]})
-        owners = dict(cursor.fetchall())
-        if item_id not in owners:
+        live = {each: (owner, at) for each, owner, at in cursor.fetchall()}
+        if item_id not in live:
             raise NotLive(f"item {item_id} is not open")
+        # Stored now, it would stay: the look that the change has queued may be over already.
+        if moved := [each for each, (_, at) in live.items() if versions.get(each, at) != at]:
+            raise Changed(f"item {moved[0]} has changed since it was scored")
         cursor.execute(_from("lock_matches", kind), {"item": item_id, "others": [*others, *gone]})
         cursor.execute(
             queries("matching")["store_matches"],
@@ -92,16 +101,14 @@ def store(
                 "components": [
                     Jsonb([component.as_dict() for component in hit.components]) for hit in hits
                 ],
-                "live": list(owners),
+                "live": list(live),
                 "degraded": degraded,
             },
         )
         matches, new = cursor.fetchone()
-        expired = 0
         if gone:
             cursor.execute(_from("expire_pairs", kind), {"item": item_id, "others": list(gone)})
-            expired = cursor.rowcount
-    return Stored(matches, new, expired, frozenset(owners.values()))
+    return Stored(matches, new, frozenset(owner for owner, _ in live.values()))
 
 
 def _from(name: str, kind: str) -> sql.Composed:

@@ -20,17 +20,29 @@ from config.sqlfiles import queries
 from matching import queries as reads
 
 HASH = "items:public"
-_FORGOTTEN = "items:public:forgotten"
+_FORGOTTEN = "items:public:changed"  # a sorted set: by when they were forgotten, Valkey's seconds
 _FORGOTTEN_SECONDS = 600  # longer than a build takes: what changed meanwhile must not come back
 _BUILD_SECONDS = 600  # until a half-built hash of a killed process goes
 _BATCH = 500
 
-# Puts a new hash in the place of the old one, without what was forgotten while it was built.
+# Puts a new hash in the place of the old one, without what was forgotten since its build began.
 _SWAP = """
 redis.call('RENAME', KEYS[1], KEYS[2])
 redis.call('PERSIST', KEYS[2])
-for _, id in ipairs(redis.call('SMEMBERS', KEYS[3])) do redis.call('HDEL', KEYS[2], id) end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], ARGV[1], '+inf')) do
+    redis.call('HDEL', KEYS[2], id)
+end
 return redis.call('HLEN', KEYS[2])
+"""
+_FORGET = """
+local now = redis.call('TIME')
+local seconds = now[1] + now[2] / 1000000
+for at = 2, #ARGV do
+    redis.call('HDEL', KEYS[1], ARGV[at])
+    redis.call('ZADD', KEYS[2], seconds, ARGV[at])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', seconds - ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
 """
 
 
@@ -47,6 +59,7 @@ def hot() -> list[int]:
 def rebuild() -> int:
     """Build the hash anew out of PostgreSQL and put it in place; how many items it has."""
     building = prefixed(f"{HASH}:{uuid.uuid4().hex}")
+    began = attempt(_now, None)
     built = 0
     ids = hot()
     for first in range(0, len(ids), _BATCH):
@@ -59,7 +72,8 @@ def rebuild() -> int:
         attempt(lambda: valkey().delete(prefixed(HASH)), None)
         return 0
     keys = [building, prefixed(HASH), prefixed(_FORGOTTEN)]
-    attempt(lambda: caching.script(_SWAP)(keys=keys, args=[]), None)
+    if began is not None:
+        attempt(lambda: caching.script(_SWAP)(keys=keys, args=[began]), None)
     return built
 
 
@@ -102,8 +116,11 @@ def _fill(key: str, body: dict[int, bytes]) -> None:
 
 
 def _drop(ids: list[str]) -> None:
-    pipeline = valkey().pipeline(transaction=True)
-    pipeline.hdel(prefixed(HASH), *ids)
-    pipeline.sadd(prefixed(_FORGOTTEN), *ids)
-    pipeline.expire(prefixed(_FORGOTTEN), _FORGOTTEN_SECONDS)
-    pipeline.execute()
+    keys = [prefixed(HASH), prefixed(_FORGOTTEN)]
+    for first in range(0, len(ids), _BATCH):
+        caching.script(_FORGET)(keys=keys, args=[_FORGOTTEN_SECONDS, *ids[first : first + _BATCH]])
+
+
+def _now() -> float:
+    seconds, microseconds = valkey().time()
+    return seconds + microseconds / 1_000_000

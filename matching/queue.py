@@ -266,7 +266,7 @@ def _process() -> dict[str, Any]:
 
 def _shortened(error: str) -> str:
     error = error.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    return error if len(error) <= ERROR_LENGTH else f"… {error[-ERROR_LENGTH:]}"
+    return error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]} …"
 
 
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:

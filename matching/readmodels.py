@@ -22,6 +22,7 @@ FOLD_CHANGES = 50_000  # a transaction, about a second
 SAMPLES = 20
 MAX_AGE = timedelta(minutes=60)
 PUBLIC = "items_public"
+OPEN_TRANSACTIONS = timedelta(minutes=1)  # longer than a request or a batch keeps one open
 
 
 def public_items(*, kinds: Sequence[str], limit: int) -> list[dict[str, Any]]:
@@ -85,6 +86,8 @@ def _compare_terms(*, mend: bool) -> Reconciled:
     """Count every word of every live item and compare, in one snapshot: nobody need wait."""
     pending = _waiting_terms()
     with transaction.atomic():
+        if mend:  # two at once would both add what is missing
+            _run("lock_terms")
         _run("create_compared_terms")
         _run("empty_compared_terms")
         _run("compare_terms")
@@ -108,9 +111,13 @@ def _refresh_recent(full: bool, progress: Progress) -> Refreshed:
 
 
 def _reconcile_recent(fix: bool, progress: Progress) -> Reconciled:
+    """Without what changed since the refresh took its snapshot, or was not committed by then."""
     state = ReadModelState.objects.filter(name="mv_recent_items").first()
     with connection.cursor() as cursor:
-        since = state.refreshed_at if state else None
+        since = None
+        if state and state.refreshed_at:
+            took = timedelta(milliseconds=state.duration_ms or 0)
+            since = state.refreshed_at - took - OPEN_TRANSACTIONS
         cursor.execute(queries("matching")["compare_recent_items"], {"since": since})
         found = cursor.fetchall()
     if found and fix:

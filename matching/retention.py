@@ -44,5 +44,6 @@ register(
         table="items",
         condition="is_deleted AND updated_at < %(before)s",
         parameters=_before("MATCHING_DELETED_ITEMS_RETENTION_DAYS"),
+        batch=50,
     )
 )

@@ -41,8 +41,9 @@ class Filters:
     """What hits must have; empty or None where all will do.
 
     `status`: open ones are found by all routes, others by words alone. `radius_m` needs `latitude`
-    and `longitude`, in degrees. `date_from` and `date_to`, both included, are compared with when it
-    happened, or was posted where nobody said.
+    and `longitude`, in degrees, and lets through the cells of six characters that it touches: of a
+    place nothing finer can be found out. `date_from` and `date_to`, both included, are compared
+    with when it happened, or was posted where nobody said.
     """
 
     category: str = ""
@@ -67,6 +68,11 @@ class Filters:
     def around(self) -> bool:
         """Whether hits must lie within a radius."""
         return bool(self.radius_m) and None not in (self.latitude, self.longitude)
+
+    @property
+    def reach_m(self) -> float | None:
+        """How far routes look: what lies in a cell that the circle touches passes the filter."""
+        return self.radius_m + geo.CELL_DIAGONAL_M if self.radius_m else None
 
     @property
     def after_the_fact(self) -> bool:
@@ -227,7 +233,7 @@ def words_near(
     frequency, filters = statistics.frequency, scope.filters
     known = [word for word in dict.fromkeys([*title, *body]) if frequency.get(word)]
     rarest = sorted(known, key=lambda word: frequency[word])[:SINGLE_WORDS]
-    around = _rings(filters.latitude, filters.longitude, filters.radius_m)
+    around = _rings(filters.latitude, filters.longitude, filters.reach_m)
     return _ids(
         "route_words_near",
         scope.parameters()

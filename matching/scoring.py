@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from matching import geo
 from matching.features import agreement
 from matching.kinds import Kind, Pair, pair_of
 from matching.text import split_terms, tokens
@@ -86,7 +87,6 @@ SPELLING = 0.4
 MODEL_LENGTH = 4  # words with a digit that are shorter are numbers, alike only if equal
 JOINED_LENGTH = 5  # `south side` is `southside`, but `a b` is not `ab`
 
-EARTH_RADIUS_M = 6_371_008.8
 WEIGHTS_CACHED_SECONDS = 30.0
 
 
@@ -102,7 +102,7 @@ class Subject:
     `terms` as `matching.text.terms` makes them, `features` as `matching.features.normalise` does.
     """
 
-    kind: str  # "" for a search: then the candidates' kind settles the pair
+    kind: str
     title: str = ""
     terms: str = ""
     features: Mapping = field(default_factory=dict)
@@ -184,7 +184,7 @@ def score(
     """The `limit` best candidates with their scores, best first; of one score the newest first."""
     if not candidates:
         return []
-    pair = pair_of(subject.kind or candidates[0].subject.kind)
+    pair = pair_of(subject.kind)
     table = evidence(subject, candidates, statistics)
     row = weight_row(weights)
     means = weighted_means(table, row)
@@ -228,7 +228,7 @@ def evidence(
         return table
     subjects = [candidate.subject for candidate in candidates]
     words = [split_terms(each.terms) for each in subjects]
-    pair = pair_of(subject.kind or subjects[0].kind)
+    pair = pair_of(subject.kind)
     rarity = _Rarity(statistics)
     query_title, query_body = split_terms(subject.terms)
     columns = {
@@ -499,7 +499,7 @@ def _distance(subject: Subject, others: Sequence[Subject], half: float) -> np.nd
         np.sin((there[:, 0] - here[0]) / 2) ** 2
         + np.cos(here[0]) * np.cos(there[:, 0]) * np.sin((there[:, 1] - here[1]) / 2) ** 2
     )
-    metres = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(square, 0, 1)))
+    metres = 2 * geo.EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(square, 0, 1)))
     return 1 / (1 + metres / half)
 
 

@@ -30,7 +30,7 @@ from config import logs, runs, telemetry
 from config.embeddings import EmbedderError
 from config.listening import Ear
 from matching import badges, embedding, engine, features, metrics, pairs, queue, text, vectors
-from matching.kinds import COUNTERPARTS
+from matching.kinds import COUNTERPARTS, Kind
 from matching.models import Item, MatchJob
 from matching.queue import Claim, LeaseLost
 from matching.scoring import Scored, Subject
@@ -45,6 +45,10 @@ HEARTBEAT_SECONDS = 10  # of a lease of 30 s
 RESCUE_SECONDS = 2
 CHANNEL = "match_jobs"
 SAMPLED_NEIGHBOURS = 10
+LOOKS = 3  # of one attempt, where items change meanwhile
+# Where people live is told no finer than its cell. Of what is lost or on offer the owner of a
+# counterpart may learn how far it is: that is what the match is about.
+HOMES = {Kind.RESUME, Kind.JOB}
 _PAUSES = (0.5, 2, 5)  # between attempts to store the end of an attempt
 
 
@@ -144,6 +148,23 @@ def _look(job: Claim) -> str:
     if item is None:
         return _cancel(job)
     _embed(item)
+    for attempt in range(1, LOOKS + 1):
+        try:
+            _look_for_item(job, item)
+            break
+        except pairs.NotLive:
+            return _cancel(job)
+        except pairs.Changed:
+            if attempt == LOOKS:
+                raise  # the queue tries again later
+            item.refresh_from_db()
+    if random.random() < settings.MATCHING_RECALL_SAMPLE:  # noqa: S311 -- no secret
+        _sample_recall(item)
+    return MatchJob.State.DONE
+
+
+def _look_for_item(job: Claim, item: Item) -> None:
+    """Match an item as it is now, and store what was found. Raises NotLive, Changed, LeaseLost."""
     dismissed, standing = pairs.counterparts(item_id=item.pk, kind=item.kind)
     found = engine.match(
         engine.subject_of(item),
@@ -151,28 +172,24 @@ def _look(job: Claim) -> str:
         owner_id=item.owner_id,
         exclude=dismissed,
         also=standing,
+        coarse=item.kind in HOMES,
         limit=engine.CANDIDATES,
     )
     hits, gone = _verdict(found, set(standing))
-    try:
-        with transaction.atomic(durable=True):
-            queue.hold(job)
-            stored = pairs.store(
-                item_id=item.pk,
-                kind=item.kind,
-                hits=hits,
-                gone=gone,
-                degraded=found.degraded,
-            )
-            result = _summary(found) | {"matches": stored.matches, "new": stored.new}
-            seconds = queue.finish(job, result=result, degraded=found.degraded)
-            metrics.count_job(found, seconds)
-            transaction.on_commit(lambda: badges.forget(*stored.owners))
-    except pairs.NotLive:
-        return _cancel(job)
-    if random.random() < settings.MATCHING_RECALL_SAMPLE:  # noqa: S311 -- no secret
-        _sample_recall(item)
-    return MatchJob.State.DONE
+    with transaction.atomic(durable=True):
+        queue.hold(job)
+        stored = pairs.store(
+            item_id=item.pk,
+            kind=item.kind,
+            hits=hits,
+            gone=gone,
+            versions=found.versions | {item.pk: item.updated_at},
+            degraded=found.degraded,
+        )
+        result = _summary(found) | {"matches": stored.matches, "new": stored.new}
+        seconds = queue.finish(job, result=result, degraded=found.degraded)
+        metrics.count_job(found, seconds)
+        transaction.on_commit(lambda: badges.forget(*stored.owners))
 
 
 def _embed(item: Item) -> None:
@@ -218,6 +235,7 @@ def _look_for_query(job: Claim) -> str:
         subject_of_query(query),
         kinds=[COUNTERPARTS[query["kind"]]],
         owner_id=job.owner_id,
+        coarse=True,
         limit=settings.MATCHING_RESULTS,
     )
     hits = [
@@ -272,7 +290,7 @@ class _Heart(threading.Thread):
         self._overdue = overdue
         self._stopped = threading.Event()
         self._job: Claim | None = None
-        self._since = self._extended = 0.0
+        self._since = self._extended = self._signed = 0.0
 
     def __enter__(self) -> Self:
         self.start()
@@ -304,6 +322,9 @@ class _Heart(threading.Thread):
     def _beat(self, job: Claim, now: float) -> None:
         limit = settings.MATCHING_JOB_TIMEOUT_SECONDS
         try:
+            if now - self._signed > BEAT_SECONDS:  # a long job is a sign of life, too
+                self._signed = now
+                runs.beat(WORKER)
             if now - self._since > limit:
                 queue.give_back(job, f"It took longer than {limit:g} s.", outcome="overdue")
                 if self._job is job:

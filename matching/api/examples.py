@@ -88,7 +88,7 @@ JOB_RESULT = JOB | {
     "expires_at": "2025-11-15T08:30:00.190Z",
     "degraded": "",
     "error": "",
-    "routes": {"geo": 120, "words": 84, "title": 12, "vector": 100},
+    "routes": {"words": 84, "titles": 12, "category": 31, "place": 60, "vectors_graph": 60},
     "results": [{"match": 902, "score": 0.8007, "components": _COMPONENTS, "item": _FOUND}],
 }
 SEARCH_PAGE = {

@@ -509,7 +509,9 @@ class JobResultSerializer(JobSerializer):
     routes = serializers.DictField(
         child=serializers.IntegerField(), help_text="Candidates by the route that found them."
     )
-    results = HitSerializer(many=True, help_text="Best first, 20 at most.")
+    results = HitSerializer(
+        many=True, help_text="Best first: of an item 20 at most, of a description MATCHING_RESULTS."
+    )
 
 
 class SearchHitSerializer(serializers.Serializer):
@@ -542,7 +544,9 @@ class BadgesSerializer(serializers.Serializer):
     open_items = serializers.IntegerField()
     matches_to_review = serializers.IntegerField(help_text="Suggested, and not confirmed by you.")
     matches_awaiting_me = serializers.IntegerField(help_text="Those that the other side confirmed.")
-    matches_confirmed = serializers.IntegerField(help_text="By both.")
+    matches_confirmed = serializers.IntegerField(
+        help_text="By both, of open items: those of a resume and a job, since others are settled."
+    )
     unread_notifications = serializers.IntegerField()
 
 

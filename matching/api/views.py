@@ -164,7 +164,7 @@ class ItemView(OwnerView):
     @extend_schema(
         operation_id="items_delete",
         summary="Delete an item of yours",
-        description="It is found no more, and its matches expire.",
+        description="It is found no more, and its suggestions expire.",
         tags=["items"],
         parameters=[_ITEM_ID],
         responses={
@@ -256,7 +256,7 @@ class DismissView(_VerdictView):
         request=None,
         responses={
             200: serializers.MatchSerializer,
-            **problems.responses(400, 401, 403, 404, 409),
+            **problems.responses(400, 401, 403, 404),
         },
         examples=[OpenApiExample("The match", examples.DISMISSED_MATCH, response_only=True)],
     )
@@ -571,8 +571,8 @@ def _result(job: dict[str, Any]) -> dict[str, Any]:
         hits = _hits_of_item(job["item_id"]) if job["item_id"] else _hits(result["hits"])
     return _job(job) | {
         "degraded": job["degraded"],
-        # The last line says what happened; the rest says where, which is for staff.
-        "error": job["error"].rstrip().rpartition("\n")[2][:ERROR_LENGTH],
+        # The first line says what happened; PostgreSQL adds details, which are for staff.
+        "error": job["error"].partition("\n")[0][:ERROR_LENGTH],
         "routes": result.get("routes", {}),
         "results": hits,
     }

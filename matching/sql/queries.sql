@@ -47,7 +47,7 @@ LIMIT %(limit)s
 -- name: own_match
 -- A match in which this person owns one side, seen from there.
 SELECT m.id AS match_id, m.pair, m.score, m.state, m.components, m.degraded,
-    m.created_at AS found_at, m.updated_at AS scored_at, mine.id AS my_item,
+    m.created_at AS found_at, m.updated_at AS scored_at,
     CASE WHEN mine.id = m.seeker_id THEN m.seeker_confirmed_at ELSE m.offer_confirmed_at END
         AS confirmed_at,
     CASE WHEN mine.id = m.seeker_id THEN m.offer_confirmed_at ELSE m.seeker_confirmed_at END
@@ -55,7 +55,7 @@ SELECT m.id AS match_id, m.pair, m.score, m.state, m.components, m.degraded,
 FROM matches AS m
 JOIN items AS mine ON mine.id IN (m.seeker_id, m.offer_id) AND mine.owner_id = %(owner)s
 JOIN items AS i ON i.id = CASE WHEN mine.id = m.seeker_id THEN m.offer_id ELSE m.seeker_id END
-WHERE m.id = %(match)s AND NOT mine.is_deleted
+WHERE m.id = %(match)s AND NOT mine.is_deleted AND NOT i.is_deleted
 
 -- name: own_match_job
 -- A match job of this owner; where it waits, how many are before it (1,000 at most are counted).
@@ -79,7 +79,7 @@ WITH open_items AS MATERIALIZED (
     SELECT id, kind FROM items
     WHERE owner_id = %(user)s AND status = 'open' AND NOT is_deleted
     ORDER BY created_at DESC LIMIT %(items)s
-), found AS MATERIALIZED (
+), found AS (  -- counted anew by each: together, one would leave no room to another
     SELECT best.state, best.confirmed_at, best.other_confirmed_at
     FROM (SELECT id, kind FROM open_items LIMIT %(items_looked_at)s) AS i
     CROSS JOIN LATERAL (
@@ -94,15 +94,20 @@ WITH open_items AS MATERIALIZED (
         WHERE m.offer_id = i.id AND m.state IN ('suggested', 'confirmed')
             AND i.kind IN ('found', 'offered', 'job')
     ) AS best
-    LIMIT %(matches)s
 )
 SELECT
     (SELECT count(*) FROM open_items) AS open_items,
-    (SELECT count(*) FROM found WHERE state = 'suggested' AND confirmed_at IS NULL)
-        AS matches_to_review,
-    (SELECT count(*) FROM found WHERE state = 'suggested' AND other_confirmed_at IS NOT NULL
-        AND confirmed_at IS NULL) AS matches_awaiting_me,
-    (SELECT count(*) FROM found WHERE state = 'confirmed') AS matches_confirmed,
+    (SELECT count(*) FROM (
+        SELECT FROM found WHERE state = 'suggested' AND confirmed_at IS NULL LIMIT %(matches)s
+    ) AS counted) AS matches_to_review,
+    (SELECT count(*) FROM (
+        SELECT FROM found
+        WHERE state = 'suggested' AND other_confirmed_at IS NOT NULL AND confirmed_at IS NULL
+        LIMIT %(matches)s
+    ) AS counted) AS matches_awaiting_me,
+    (SELECT count(*) FROM (
+        SELECT FROM found WHERE state = 'confirmed' LIMIT %(matches)s
+    ) AS counted) AS matches_confirmed,
     (SELECT count(*) FROM (
         SELECT FROM match_notifications
         WHERE user_id = %(user)s AND read_at IS NULL LIMIT %(notifications)s
@@ -155,7 +160,7 @@ FROM (SELECT lease_expires_at FROM match_jobs WHERE state = 'running' LIMIT 1000
 -- Why jobs failed, the most frequent reason first; over the newest failures.
 SELECT error, count(*) AS jobs, max(finished_at) AS last_at
 FROM (
-    SELECT left(split_part(rtrim(error), E'\n', -1), 300) AS error, finished_at FROM match_jobs
+    SELECT left(split_part(error, E'\n', 1), 300) AS error, finished_at FROM match_jobs
     WHERE state = 'failed' ORDER BY submitted_at DESC LIMIT 1000
 ) AS failed
 GROUP BY error
@@ -190,8 +195,9 @@ SELECT
     )
 
 -- name: lock_live
--- Locks items against a change until the end of the transaction; those that are live, with owner.
-SELECT id, owner_id
+-- Locks items against a change until the end of the transaction; those that are live, with owner and
+-- when they changed last.
+SELECT id, owner_id, updated_at
 FROM items
 WHERE id = ANY(%(items)s) AND status = 'open' AND NOT is_deleted
 ORDER BY id
@@ -239,11 +245,12 @@ WITH found AS (
 SELECT (SELECT count(*) FROM found), (SELECT count(*) FROM inserted)
 
 -- name: expire_pairs
--- Expires the suggestions between an item and others.
+-- Expires the suggestions between an item and others that nobody has confirmed.
 UPDATE matches SET state = 'expired', updated_at = now()
 WHERE {mine} = %(item)s
     AND {theirs} = ANY(%(others)s)
     AND state = 'suggested'
+    AND seeker_confirmed_at IS NULL AND offer_confirmed_at IS NULL
 
 -- name: expire_suggestions
 -- Expires all suggestions of items; the owners of each pair that is over.
@@ -577,16 +584,29 @@ ORDER BY newest.created_at DESC, newest.id DESC
 LIMIT %(limit)s
 
 -- name: load_candidates
--- What candidates are scored by, in the order given, for those that pass every filter.
+-- What candidates are scored by, in the order given, for those that pass every filter. `coarse`: as
+-- of places nothing finer is to be told than the cell of six characters, its centre stands for the
+-- place, and within a radius is whose cell is.
 SELECT i.id,
     1 - ((
         SELECT e.text_embedding FROM item_embeddings AS e
         WHERE e.item_id = i.id AND e.model = (SELECT model FROM item_embedding_serving)
     ) <=> %(vector)s::halfvec(384)) AS cosine,
-    i.features, i.kind, i.title, i.terms, i.category, i.country, i.city, i.latitude, i.longitude,
+    i.updated_at, i.features, i.kind, i.title, i.terms, i.category, i.country, i.city,
+    CASE WHEN %(coarse)s THEN cell.latitude ELSE i.latitude END,
+    CASE WHEN %(coarse)s THEN cell.longitude ELSE i.longitude END,
     i.happened_on
 FROM unnest(%(items)s::bigint[]) WITH ORDINALITY AS wanted (id, position)
 JOIN items AS i USING (id)
+CROSS JOIN LATERAL (
+    SELECT (least(32767, floor((i.latitude + 90) / 180 * 32768)) + 0.5) / 32768 * 180 - 90,
+        (least(32767, floor((i.longitude + 180) / 360 * 32768)) + 0.5) / 32768 * 360 - 180
+) AS cell (latitude, longitude)
+CROSS JOIN LATERAL (  -- where in its cell it is nearest to the place, as seen from there
+    SELECT greatest(cell.latitude - 90.0 / 32768,
+            least(cell.latitude + 90.0 / 32768, %(latitude)s::float8)),
+        greatest(0, 180 - abs(180 - abs(cell.longitude - %(longitude)s::float8)) - 180.0 / 32768)
+) AS nearest (latitude, away)
 WHERE i.kind = ANY (%(kinds)s) AND i.status = %(status)s AND NOT i.is_deleted
     AND i.owner_id IS DISTINCT FROM %(owner)s::integer AND i.id <> ALL (%(exclude)s::bigint[])
     AND (%(category)s = '' OR i.category = %(category)s)
@@ -597,13 +617,21 @@ WHERE i.kind = ANY (%(kinds)s) AND i.status = %(status)s AND NOT i.is_deleted
     AND (%(date_to)s::date IS NULL
         OR coalesce(i.happened_on, i.created_at::date) <= %(date_to)s::date)
     AND (%(haversine)s::float8 IS NULL
-        OR sind((i.latitude - %(latitude)s::float8) / 2) ^ 2
-            + cosd(%(latitude)s::float8) * cosd(i.latitude)
-                * sind((i.longitude - %(longitude)s::float8) / 2) ^ 2
+        OR sind((nearest.latitude - %(latitude)s::float8) / 2) ^ 2
+            + cosd(%(latitude)s::float8) * cosd(nearest.latitude) * sind(nearest.away / 2) ^ 2
             <= %(haversine)s::float8)
 ORDER BY wanted.position
 LIMIT %(limit)s
 
+
+-- name: own_live_items
+-- The newest live items of an owner among these kinds.
+SELECT id
+FROM items
+WHERE owner_id = %(owner)s::integer AND status = 'open' AND NOT is_deleted
+    AND kind = ANY (%(kinds)s::text[])
+ORDER BY created_at DESC, id DESC
+LIMIT %(limit)s::bigint
 
 -- name: serving_model
 -- The model whose vectors are searched; no row before the first vector.

@@ -337,7 +337,12 @@ def test_everything_at_once_deadlocks_nobody(seeker, finder):
         hits = [Hit(one.pk) for one in others[:2]]
         with transaction.atomic():
             pairs.store(
-                item_id=item.pk, kind=item.kind, hits=hits, gone=[others[2].pk], degraded=""
+                item_id=item.pk,
+                kind=item.kind,
+                hits=hits,
+                gone=[others[2].pk],
+                versions={},
+                degraded="",
             )
 
     class Hit:
@@ -355,3 +360,42 @@ def test_everything_at_once_deadlocks_nobody(seeker, finder):
     ]
     assert unexpected == []
     assert Match.objects.count() == 9  # one row a pair, whoever looked
+
+
+def test_dismissed_after_both_confirmed_both_are_looked_for_again(seeker, finder):
+    match = suggested(lost(seeker), found(finder))
+    MatchJob.objects.all().delete()
+    for user in (seeker, finder):
+        actions.confirm_match(match_id=match.pk, user=user)
+    assert set(Item.objects.values_list("status", flat=True)) == {"matched"}
+    actions.dismiss_match(match_id=match.pk, user=finder)
+    assert set(Item.objects.values_list("status", flat=True)) == {"open"}
+    assert MatchJob.objects.filter(state="queued").count() == 2
+
+
+def test_a_closed_item_stays_closed_when_its_match_is_dismissed(seeker, finder):
+    mine, other = lost(seeker), found(finder)
+    match = suggested(mine, other)
+    for user in (seeker, finder):
+        actions.confirm_match(match_id=match.pk, user=user)
+    actions.close_item(item_id=mine.pk, owner=seeker)
+    actions.dismiss_match(match_id=match.pk, user=finder)
+    assert Item.objects.get(pk=mine.pk).status == "closed"
+    assert Item.objects.get(pk=other.pk).status == "open"
+
+
+@pytest.mark.parametrize("whose", ["seeker", "offer"])
+def test_the_match_of_a_deleted_item_is_not_there(seeker, finder, whose):
+    match = suggested(lost(seeker), found(finder))
+    gone = getattr(match, whose)
+    actions.delete_item(item_id=gone.pk, owner=gone.owner)
+    for act in (actions.confirm_match, actions.dismiss_match):
+        for user in (seeker, finder):
+            with pytest.raises(actions.MatchNotFound):
+                act(match_id=match.pk, user=user)
+
+
+def test_a_status_of_nothing_is_refused(seeker):
+    item = lost(seeker)
+    with pytest.raises(InvalidItem, match="status"):
+        actions.edit_item(item_id=item.pk, owner=seeker, status=None)

@@ -167,7 +167,7 @@ def jobs(ann, pair) -> dict[str, MatchJob]:
             lease = now + timedelta(seconds=30 if state == "running" else -1)
             fields = {"state": "running", "lease_expires_at": lease, "started_at": now}
         if state == "failed":
-            fields |= {"error": "Traceback\nValueError: <odd>", "attempts": 3}
+            fields |= {"error": "ValueError: <odd>\nDETAIL: more", "attempts": 3}
         MatchJob.objects.filter(pk=job.pk).update(**fields)
         made[state] = MatchJob.objects.get(pk=job.pk)
     return made

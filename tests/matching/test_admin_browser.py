@@ -59,7 +59,7 @@ def pages(transactional_db, ann, bob, post, suggest) -> dict[str, str]:
     for match in matches:
         Match.objects.filter(pk=match.pk).update(state=next(states))
     job = queue.submit_match(owner=ann.user, query={"kind": "lost", "title": "A blue umbrella"})
-    error = "Traceback (most recent call last):\n  File …\nValueError: vectors have 12 dimensions"
+    error = "ValueError: vectors have 12 dimensions\nDETAIL: …"
     MatchJob.objects.filter(pk=job.pk).update(state="failed", attempts=3, error=error)
     return {
         "items": "item/",

@@ -122,7 +122,7 @@ def test_results_expire(ann, pair, work):
 def test_a_failed_task_says_why(ann, pair):
     task = ann.send("match", {"item": pair[0].pk}).json()["task_id"]
     MatchJob.objects.filter(pk=task).update(
-        state="failed", attempts=3, error="Traceback …\n  File x\nValueError: no such thing"
+        state="failed", attempts=3, error="ValueError: no such thing\nCONTEXT: line 1"
     )
     response = ann.read(f"jobs/match/status/{task}")
     body = response.json()

@@ -1,6 +1,7 @@
 """Search and the newest items over HTTP, for everybody."""
 
 import pytest
+from django.core.cache import cache
 
 from config.pagination import encode_cursor
 
@@ -159,3 +160,73 @@ def test_resumes_are_for_members_alone(client, ann, bob, post):
     assert [hit["item"]["kind"] for hit in seen.json()["results"]] == ["resume"]
     assert "private" in seen["Cache-Control"]
     assert titles(client, "q=welder") == ["Welder wanted"]
+
+
+def _measured(client, place, query=""):
+    """All that a search near a place tells of the things there, and who is within which radius."""
+    where = f"latitude={place[0]}&longitude={place[1]}{query}"
+    page = client.get(f"/api/v1/items/search?{where}").json()
+    told = [(hit["score"], hit["components"]) for hit in page["results"]]
+    return told, [
+        len(titles(client, f"{where}&radius_m={radius}")) for radius in range(10, 900, 90)
+    ]
+
+
+@pytest.mark.parametrize("query", ["", "&q=phone"])
+def test_a_place_cannot_be_measured_finer_than_its_cell(client, ann, post, query):
+    """Two places in one cell, 700 m apart, look the same from everywhere."""
+    from config import caching
+    from matching.models import Item
+
+    south, west = 8_968 * 180 / 32_768, 5_182 * 360 / 32_768 - 180  # of a cell: 0.0055 by 0.011
+    post(ann, "found", "Black phone", latitude=south + 0.0005, longitude=west + 0.001)
+    spots = [(south + 0.001, west + 0.002), (south + 0.007, west - 0.002), (south, west + 0.012)]
+    before = [_measured(client, spot, query) for spot in spots]
+    assert all(
+        within[0] == 0 or spot == spots[0] for spot, (_, within) in zip(spots, before, strict=True)
+    )
+    assert all(within[-1] == 1 for _, within in before)
+    [cell] = Item.objects.values_list("geohash", flat=True)
+    Item.objects.update(latitude=south + 0.005, longitude=west + 0.009)
+    [moved] = Item.objects.values_list("geohash", flat=True)
+    assert moved[:6] == cell[:6]
+    caching.forget()
+    cache.clear()
+    assert [_measured(client, spot, query) for spot in spots] == before
+
+
+def test_a_radius_reaches_whoever_is_within_it(client, ann, post):
+    """Never less than was asked for: the whole cell comes in, also across the antimeridian."""
+    import random
+
+    from matching import geo
+
+    random.seed(4)
+    for centre in ((49.26, -123.07), (0.001, 179.9995), (-0.001, -179.9995), (78.0, 15.0)):
+        for _ in range(8):
+            there = (
+                centre[0] + random.uniform(-0.01, 0.01),
+                (centre[1] + random.uniform(-0.02, 0.02) + 180) % 360 - 180,
+            )
+            post(ann, "lost", "Kite", latitude=there[0], longitude=there[1])
+            metres = geo.distance_m(*centre, *there)
+            query = (
+                f"latitude={centre[0]}&longitude={centre[1]}&radius_m={int(metres) + 1}&limit=50"
+            )
+            page = client.get(f"/api/v1/items/search?{query}").json()["results"]
+            cells = {hit["item"]["cell"] for hit in page}
+            assert geo.geohash(*there)[:6] in cells, (centre, there, metres)
+
+
+def test_nearest_come_before_newest_to_the_last_page(client, ann, post):
+    for at in range(3):
+        post(ann, "found", f"Near {at}", latitude=49.26, longitude=-123.07)
+    for at in range(3):
+        post(ann, "found", f"Far {at}")
+    shown = titles(client, "latitude=49.26&longitude=-123.07")
+    assert [title[:4] for title in shown] == ["Near"] * 3 + ["Far "] * 3
+
+
+def test_nothing_is_public_where_no_kind_is(client, things, settings):
+    settings.MATCHING_PUBLIC_KINDS = []
+    assert titles(client, "q=iphone") == []

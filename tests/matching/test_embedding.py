@@ -333,3 +333,24 @@ def test_a_new_model_without_the_old_one_serves_at_once(owner, settings):
     assert embedding.drain() == 5
     assert ServingModel.objects.get().model == "hashed-1"
     check("hashed-1")
+
+
+class Fussy(Hashed):
+    """One text makes it fail, as text does that its tokeniser cannot take."""
+
+    name = "fussy-1"
+
+    def encode(self, texts):
+        if any("poison" in text for text in texts):
+            raise ValueError("cannot encode this")
+        return super().encode(texts)
+
+
+def test_one_text_that_cannot_be_embedded_keeps_nobody_waiting(owner, settings):
+    settings.EMBEDDER = here("Fussy")
+    titles = ["red bag", "poison", "blue bag"]
+    items = [Item.objects.create(owner=owner, kind="found", title=title) for title in titles]
+    embedding.drain()
+    assert not ItemEmbeddingChange.objects.exists()
+    known = set(ItemEmbedding.objects.values_list("item_id", flat=True))
+    assert known == {items[0].pk, items[2].pk}

@@ -335,3 +335,14 @@ class TestSearch:
         take_in()
         assert search(text).degraded == ""
         assert Item.objects.count() == 1
+
+
+def test_own_items_do_not_take_the_places_of_the_only_other(people, put):
+    mine = put("lost", "grey parrot with a ring", by=people[0])
+    for number in range(90):
+        put("found", f"grey parrot with a ring {number}", by=people[0])
+    right = put("found", "parrot of grey feathers, ringed")
+    take_in()
+    found = counterparts(mine)
+    assert ids(found) == [right.pk]
+    assert found.routes["vectors_exact"] == 1

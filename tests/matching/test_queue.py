@@ -436,7 +436,9 @@ def test_a_dismissed_pair_never_returns_even_without_its_row(seeker, finder):
     hits = engine.match(engine.subject_of(mine), kinds=["found"]).hits
     assert [hit.item_id for hit in hits] == [other.pk]
     with transaction.atomic():  # not even where the engine brings it
-        stored = pairs.store(item_id=mine.pk, kind="lost", hits=hits, gone=[], degraded="")
+        stored = pairs.store(
+            item_id=mine.pk, kind="lost", hits=hits, gone=[], versions={}, degraded=""
+        )
     assert stored.matches == 0
     assert not Match.objects.exists()
 
@@ -568,6 +570,7 @@ def test_jobs_of_both_sides_at_once_store_one_row(seeker, finder):
                     kind=items[n].kind,
                     hits=hits[items[n].pk],
                     gone=[],
+                    versions={},
                     degraded="",
                 )
 
@@ -725,3 +728,76 @@ def test_the_attempt_counts_before_it_starts(seeker):
     assert claim.attempts == MatchJob.objects.get().attempts == 1
     assert MatchJob.objects.filter(started_at__gte=F("submitted_at")).exists()
     assert leases.new_owner() != claim.lease
+
+
+def test_a_look_that_was_overtaken_does_not_undo_a_newer_one(seeker, finder, monkeypatch):
+    """The item changes, and is looked for again, between the look of an older job and its end."""
+    mine, _ = lost(seeker), found(finder)
+    assert work_off() == 2
+    assert Match.objects.get().state == "suggested"
+    looked, match = [], engine.match
+
+    def overtaken(*subject, **asked):
+        found = match(*subject, **asked)
+        if not looked:
+            looked.append(True)
+            changes = {"title": "Grey parrot", "latitude": 1.0, "longitude": 1.0}
+            actions.edit_item(item_id=mine.pk, owner=seeker, **changes)
+            assert work_off() == 1
+            assert Match.objects.get().state == "expired"
+        return found
+
+    queue.submit_match(owner=seeker, item=mine, priority=PERSON)
+    monkeypatch.setattr(worker.engine, "match", overtaken)
+    assert work_off() == 1
+    assert looked
+    assert Match.objects.get().state == "expired"
+    assert states() == ["done"] * 4
+
+
+def test_an_item_that_changes_at_each_look_is_tried_again_later(seeker, finder, monkeypatch):
+    mine, other = lost(seeker), found(finder)
+    MatchJob.objects.all().delete()
+    queue.submit_match(owner=seeker, item=mine, priority=PERSON)
+    store = pairs.store
+
+    def meddling(**asked):
+        Item.objects.filter(pk=other.pk).update(updated_at=timezone.now())
+        return store(**asked)
+
+    monkeypatch.setattr(worker.pairs, "store", meddling)
+    assert worker.perform(queue.claim()) == "queued"
+    assert "has changed since it was scored" in MatchJob.objects.get().error
+    assert not Match.objects.exists()
+
+
+def test_a_suggestion_that_one_side_confirmed_stays(seeker, finder, settings):
+    lost(seeker), found(finder)
+    work_off()
+    match = Match.objects.get()
+    actions.confirm_match(match_id=match.pk, user=seeker)
+    settings.MATCHING_SCORE_FLOOR = 0.9999
+    queue.submit_match(owner=seeker, item=match.seeker, priority=PERSON)
+    work_off()
+    assert Match.objects.get().state == "suggested"
+    assert actions.confirm_match(match_id=match.pk, user=finder).state == "confirmed"
+
+
+def test_resumes_are_matched_by_cells_and_descriptions_too(seeker, finder):
+    """Moved within its cell, a place changes nothing that the other side is told."""
+    job = lost(finder, "Head gardener of a rose garden", kind="job")
+    other = found(finder, "Red leather phone case")
+    told = []
+    for step in (0, 0.002):
+        MatchJob.objects.all().delete()
+        Match.objects.all().delete()
+        Item.objects.filter(pk__in=[job.pk, other.pk]).update(
+            latitude=55.9501 + step, longitude=-3.1901
+        )
+        resume = lost(seeker, "Head gardener of a rose garden", kind="resume")
+        ask(seeker, title="Red leather phone case")
+        assert work_off() == 2
+        query = MatchJob.objects.get(item=None).result["hits"][0]
+        told.append((Match.objects.get(seeker=resume).score, query["score"]))
+    assert Item.objects.get(pk=job.pk).geohash[:6] == "gcvwr3"
+    assert told[0] == told[1]

@@ -1,6 +1,7 @@
 """The read models of matching: equal to the items after any writes, mended where they are not."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -274,6 +275,13 @@ class TestPublic:
         titles = [item["title"] for item in newest()]
         assert titles == ["key", "bag 2", "bag 1", "newer"]
 
+    def test_what_was_forgotten_comes_back_with_a_build_that_began_later(self, shown):
+        projection.forget([shown[0].pk])
+        assert projection.size() == len(shown) - 1
+        projection.forget([shown[1].pk])
+        projection.rebuild()
+        assert projection.size() == len(shown)
+
     def test_reconcile_finds_and_mends(self, shown):
         assert readmodels.reconcile(model("items_public")).count == 0
         Item.objects.filter(pk=shown[0].pk).update(title="changed by nobody who tells")
@@ -285,3 +293,21 @@ class TestPublic:
         for name in ("mv_recent_items", "items_public"):
             readmodels.refresh(model(name))
         assert newest() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_mends_of_the_words_at_once_mend_once(put):
+    put("found", "bag")
+    readmodels.refresh(model("item_terms"))
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE item_terms SET items = items + 3 WHERE term = ''")
+
+    def mend(_):
+        try:
+            readmodels.reconcile(model("item_terms"), fix=True)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(mend, range(2)))
+    assert readmodels.reconcile(model("item_terms")).count == 0

@@ -218,16 +218,6 @@ def test_categories_agree_by_their_words():
     assert raw(cameras, said("offered", "x", category="Phones"))["category"] == 0
 
 
-def test_a_search_has_no_kind():
-    found = score(
-        said("", "black camera"),
-        [Candidate(1, said("found", "black case")), Candidate(2, said("found", "black camera"))],
-        RARE,
-        DEFAULT_WEIGHTS[Pair.LOST_FOUND],
-    )
-    assert [each.item_id for each in found] == [2, 1]
-
-
 def test_equal_scores_stand_by_id_the_newest_first():
     same = said("found", "black camera")
     found = score(said("lost", "black camera"), [Candidate(at, same) for at in (2, 9, 5)], RARE, {})
