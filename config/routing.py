@@ -223,14 +223,13 @@ def _key(request: HttpRequest) -> str:
 
 
 def metrics() -> Iterable[Metric]:
-    """How far behind the standby is; none without one."""
-    if not is_on():
-        return []
+    """How far behind the standby is; without one no samples."""
     lag = GaugeMetricFamily(
         "db_replica_lag_seconds", "How far the standby is behind; none where it is away."
     )
-    if (seconds := standby.lag) is not None:
-        lag.add_metric([], seconds)
     up = GaugeMetricFamily("db_replica_up", "1 where the standby can be asked.")
-    up.add_metric([], float(seconds is not None))
+    if is_on():
+        if (seconds := standby.lag) is not None:
+            lag.add_metric([], seconds)
+        up.add_metric([], float(seconds is not None))
     return [lag, up]
