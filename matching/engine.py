@@ -167,6 +167,7 @@ def subject_of(item: Item) -> Subject:
     return Subject(
         kind=item.kind,
         title=item.title,
+        description=item.description,
         terms=item.terms,
         features=item.features,
         category=item.category,
@@ -191,7 +192,9 @@ def _run(
     title, body = split_terms(subject.terms)
     vector, degraded = None, ""
     if title or body:
-        vector, degraded = _embedded(embedded_text(subject.title, " ".join(body), subject.category))
+        vector, degraded = _embedded(
+            embedded_text(subject.title, subject.description, subject.category)
+        )
     found = _candidates(subject, scope, vector, effort)
     found = replace(found, degraded=degraded or found.degraded)
     found, candidates = _load(found, also, scope, vector, effort.candidates, coarse=coarse)

@@ -99,11 +99,12 @@ _weights: dict[Pair, tuple[float, dict[str, float]]] = {}  # when they were read
 class Subject:
     """What an item, or a description that is no item, says. "" or None where it says nothing.
 
-    `terms` as `matching.text.terms` makes them, `features` as `matching.features.normalise` does.
+    `description` is only embedded. `terms` as `matching.text.terms` makes them, `features` as `matching.features.normalise` does.
     """
 
     kind: str
     title: str = ""
+    description: str = ""
     terms: str = ""
     features: Mapping = field(default_factory=dict)
     category: str = ""

@@ -260,6 +260,7 @@ def subject_of_query(query: dict[str, Any]) -> Subject:
     return Subject(
         kind=query["kind"],
         title=query["title"],
+        description=query.get("description", ""),
         terms=text.terms(query["title"], query.get("description", "")),
         features=features.normalise(query.get("attributes", {})),
         category=query.get("category", ""),

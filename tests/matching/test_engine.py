@@ -346,3 +346,16 @@ def test_own_items_do_not_take_the_places_of_the_only_other(people, put):
     found = counterparts(mine)
     assert ids(found) == [right.pk]
     assert found.routes["vectors_exact"] == 1
+
+
+def test_a_look_asks_with_the_vector_that_the_item_has(people, put):
+    """What is compared are the texts as they stand, not as words were folded for the index."""
+    text = "I lost it near the River's bend; it answers to ‘Polly’ and sings operas (badly)."
+    mine = put("lost", "Grey parrot", description=text)
+    twin = put("found", "Grey parrot", description=text, by=people[0])
+    take_in()
+    mine.owner = people[1]
+    found = match(subject_of(mine), kinds=["found"], owner_id=people[1].pk)
+    [hit] = [hit for hit in found.hits if hit.item_id == twin.pk]
+    meaning = next(one.raw for one in hit.components if one.name == "meaning")
+    assert meaning == pytest.approx(1, abs=2e-3)
