@@ -119,8 +119,9 @@ def place(
 ) -> list[int]:
     """Items around a place, nearest first: rings of growing cells until there are `limit`.
 
-    Within `radius_m` where it is given, else up to 100 km. `category`: of this one only. Of the
-    last ring at most RING_ROWS items are read, so that in a crowd nearer ones may be missing.
+    Within `radius_m` where it is given, else up to 100 km. `category`: of this one only. In a crowd
+    nearer ones may be missing: rings are read by whole cells, which reach up to 2.5 times as far
+    to one side, and of the last one at most RING_ROWS items.
     """
     reach = radius_m or RADII_M[-1]
     around = _rings(latitude, longitude, reach) | {"category": category or None}

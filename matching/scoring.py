@@ -99,7 +99,8 @@ _weights: dict[Pair, tuple[float, dict[str, float]]] = {}  # when they were read
 class Subject:
     """What an item, or a description that is no item, says. "" or None where it says nothing.
 
-    `description` is only embedded. `terms` as `matching.text.terms` makes them, `features` as `matching.features.normalise` does.
+    `description` is only embedded. `terms` as `matching.text.terms` makes them, `features` as
+    `matching.features.normalise` does.
     """
 
     kind: str
