@@ -16,7 +16,7 @@ from django.db import connection
 from psycopg import sql
 
 from catalog.slugs import SLUG_LENGTH, fold, slug
-from config.sqlfiles import queries
+from config.sqlfiles import dicts, queries
 
 AVAILABILITIES = {
     "all": "true",
@@ -151,7 +151,7 @@ def catalog_page(
         where = _all_of([where, order.after])
         parameters |= {"after_key": after[0], "after_slug": after[1]}
     statement = _composed("catalog_page", where=where, key=order.key, order=order.order)
-    rows = _rows(statement, parameters)
+    rows = dicts(statement, parameters)
     more, rows = len(rows) > limit, rows[:limit]
     return CardPage(
         cards=[_card(row, filters.currency) for row in rows],
@@ -163,7 +163,7 @@ def catalog_total(*, filters: Filters) -> Total:
     """How many cards match."""
     where, parameters = filters.condition
     counted = parameters | {"at_most": TOTAL_CAP + 1}
-    [row] = _rows(_composed("catalog_count", where=where), counted)
+    [row] = dicts(_composed("catalog_count", where=where), counted)
     if row["count"] <= TOTAL_CAP:
         return Total(row["count"], row["count"])
     return Total(None, max(TOTAL_CAP + 1, _estimate(where, parameters)))
@@ -179,7 +179,7 @@ def suggest(*, q: str, availability: str = "all", limit: int = 10) -> list[dict[
     if not words:
         return []
     where = AVAILABILITIES[availability]
-    rows = _rows(
+    rows = dicts(
         _composed("suggest_by_prefix", where=where),
         {"prefix": "-".join(words), "limit": limit},
     )
@@ -197,12 +197,12 @@ def _by_words(words, where, found, limit) -> list[dict[str, Any]]:
     if found and guessed:
         return []
     rest = {"known": known, "limit": limit - len(found)}
-    rows = _rows(statement, rest | {"query": query})
+    rows = dicts(statement, rest | {"query": query})
     if rows or found or guessed:
         return _suggestions(rows, "similar" if guessed else "words")
     # Every word exists, but no product has them all: one of them may be another's misspelling.
     query, _ = _search_query(words, similar=True)
-    return _suggestions(_rows(statement, rest | {"query": query}), "similar")
+    return _suggestions(dicts(statement, rest | {"query": query}), "similar")
 
 
 def search_words(q: str) -> list[str]:
@@ -225,14 +225,14 @@ def product(
 
     `resolution`: raw, day, week, or auto, which takes what shows the range in POINTS_CAP points.
     """
-    cards = _rows(queries("catalog")["product_card"], {"slug": slug})
+    cards = dicts(queries("catalog")["product_card"], {"slug": slug})
     if not cards:
         return None
     card = cards[0]
     if resolution == "auto":
         resolution = _resolution(card["first_at"], card["last_at"], start, end)
     start, end = start or _DAWN, end or _DUSK
-    rows = _rows(
+    rows = dicts(
         _lines_statement(resolution),
         {
             "slug": slug,
@@ -258,22 +258,15 @@ def discount(price: Decimal | None, prior_low: Decimal | None) -> Decimal:
 
 def categories() -> list[dict[str, Any]]:
     """Categories with their numbers of products, the largest first; CATEGORIES_CAP at most."""
-    return _rows(queries("catalog")["categories"], {"limit": CATEGORIES_CAP})
+    return dicts(queries("catalog")["categories"], {"limit": CATEGORIES_CAP})
 
 
 def recent_snapshots(*, limit: int) -> list[dict[str, Any]]:
     """The newest snapshots of all sellers."""
-    rows = _rows(queries("catalog")["recent_snapshots"], {"limit": limit})
+    rows = dicts(queries("catalog")["recent_snapshots"], {"limit": limit})
     for row in rows:
         row["price"] = _trimmed(row["price"])
     return rows
-
-
-def _rows(statement: str | sql.Composable, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _composed(name: str, **parts: str) -> sql.Composed:
@@ -316,7 +309,7 @@ def _search_condition(q: str) -> tuple[str, dict[str, Any]]:
     """Cards that have the words, or exactly this product code at some seller."""
     words = search_words(q)
     values: dict[str, Any] = {"whole": "-".join(words), "asked": words}
-    coded = [row["slug"] for row in _rows(queries("catalog")["slugs_of_code"], {"code": q.strip()})]
+    coded = [row["slug"] for row in dicts(queries("catalog")["slugs_of_code"], {"code": q.strip()})]
     query, guessed = _search_query(words, similar=False) if words else (None, True)
     conditions = []
     if query and not (coded and guessed):
@@ -336,7 +329,7 @@ def _search_query(words: list[str], *, similar: bool) -> tuple[str, bool]:
 
 
 def _estimate(where: str, parameters: dict[str, Any]) -> int:
-    [row] = _rows(_composed("catalog_estimate", where=where), parameters)
+    [row] = dicts(_composed("catalog_estimate", where=where), parameters)
     plan = row["QUERY PLAN"]
     if isinstance(plan, str):
         plan = json.loads(plan)

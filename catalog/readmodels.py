@@ -12,7 +12,9 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from config.readmodels import Progress, ReadModel, Reconciled, Refreshed, register
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
+
+_sql = Statements("catalog")
 
 FOLD_ROWS = 50_000  # changes a transaction: about a second, and what a kill costs at most
 SLICE_SNAPSHOTS = 1_000_000  # snapshots computed at a time by --full and reconcile
@@ -22,18 +24,7 @@ MAX_AGE = timedelta(minutes=60)  # the requirements ask for a freshness of 15 to
 
 def backlog() -> int:
     """How many snapshots wait to be folded."""
-    return _value("count_changes")
-
-
-def _value(name: str, **parameters):
-    with connection.cursor() as cursor:
-        cursor.execute(queries("catalog")[name], parameters)
-        return cursor.fetchone()[0]
-
-
-def _run(name: str, **parameters) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("catalog")[name], parameters)
+    return _sql.value("count_changes")
 
 
 def _refresh_lines(full: bool, progress: Progress) -> Refreshed:
@@ -62,22 +53,22 @@ def _compare_lines(*, mend: bool, progress: Progress) -> Reconciled:
     The fold is locked out during a slice, writers never are: what they add is in the change log,
     and left out on both sides.
     """
-    slices = max(1, -(-_value("estimated_snapshots") // SLICE_SNAPSHOTS))
+    slices = max(1, -(-_sql.value("estimated_snapshots") // SLICE_SNAPSHOTS))
     checked = count = pending = 0
     samples: list[str] = []
     for number in range(slices):
         with transaction.atomic():
-            _run("lock_fold")
-            _run("load_history", slices=slices, slice=number)
+            _sql.count("lock_fold")
+            _sql.count("load_history", slices=slices, slice=number)
             pending = max(pending, backlog())
-            _run("compute_lines")
-            found = _value("compare_lines")
-            checked += _value("count_scope")
+            _sql.count("compute_lines")
+            found = _sql.value("compare_lines")
+            checked += _sql.value("count_scope")
             if found:
                 samples += _samples()
             if found and mend:
-                _run("mend_lines")
-                _run("spoil_cards")
+                _sql.count("mend_lines")
+                _sql.count("spoil_cards")
         count += found
         progress(f"compared {checked:,} lines, {count:,} differences")
     return Reconciled(checked, count, samples[:SAMPLES], pending, fixed=mend)
@@ -111,7 +102,7 @@ def _refresh_categories(full: bool, progress: Progress) -> Refreshed:
 
 
 def _refresh_table(statement: str, table: str, full: bool) -> Refreshed:
-    changed = _value(statement, force=full)
+    changed = _sql.value(statement, force=full)
     return Refreshed(_count(table) if changed else 0, changed=changed)
 
 
@@ -127,15 +118,15 @@ def _reconciler(table: str, behind: str, compare: str, refresh: str) -> Callable
 
     def reconcile(fix: bool, progress: Progress) -> Reconciled:
         with transaction.atomic():
-            _run("lock_fold")
-            pending = _value(behind)
+            _sql.count("lock_fold")
+            pending = _sql.value(behind)
             if pending and not fix:
                 return Reconciled(checked=0, count=0, pending=pending)
             with connection.cursor() as cursor:
                 cursor.execute(queries("catalog")[compare])
                 found = cursor.fetchall()
             if found and fix:
-                _value(refresh, force=True)
+                _sql.value(refresh, force=True)
         samples = [f"{key}: {what}" for key, what in found[:SAMPLES]]
         return Reconciled(_count(table), len(found), samples, fixed=fix)
 
@@ -162,7 +153,7 @@ register(
         reconcile=_reconciler(
             "catalog_slug_summary", "cards_behind", "compare_cards", "project_cards"
         ),
-        backlog=lambda: _value("cards_behind"),
+        backlog=lambda: _sql.value("cards_behind"),
         max_age=MAX_AGE,
     )
 )
@@ -175,7 +166,7 @@ register(
         reconcile=_reconciler(
             "catalog_category_counts", "categories_behind", "compare_categories", "count_categories"
         ),
-        backlog=lambda: _value("categories_behind"),
+        backlog=lambda: _sql.value("categories_behind"),
         max_age=MAX_AGE,
     )
 )

@@ -1,10 +1,13 @@
 """SQL by name: `<app>/sql/queries.sql` for statements, numbered files beside it for DDL."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from django.apps import apps
+from django.db import connection
 
 _HEADER = re.compile(r"^-- name: (\w+)[ \t]*$", re.MULTILINE)
 
@@ -48,3 +51,43 @@ def queries(app_label: str) -> Queries:
 def ddl(app_label: str, name: str) -> str:
     """The text of one DDL file, for a migration. Such a file is never edited once released."""
     return (_folder(app_label) / name).read_text(encoding="utf-8")
+
+
+class Statements:
+    """The statements of an app, to be run by name: `Statements("feeds").rows("due", limit=5)`.
+
+    For hot ones see `config.prepared`. Every method raises UnknownQuery and DatabaseError.
+    """
+
+    def __init__(self, app_label: str) -> None:
+        self._app = app_label
+
+    def rows(self, name: str, /, **parameters: Any) -> list[tuple]:
+        """All rows."""
+        with connection.cursor() as cursor:
+            cursor.execute(queries(self._app)[name], parameters)
+            return cursor.fetchall()
+
+    def dicts(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        """All rows, each by the names of the columns."""
+        return dicts(queries(self._app)[name], parameters)
+
+    def value(self, name: str, /, **parameters: Any) -> Any:
+        """The first column of the only row."""
+        with connection.cursor() as cursor:
+            cursor.execute(queries(self._app)[name], parameters)
+            return cursor.fetchone()[0]
+
+    def count(self, name: str, /, **parameters: Any) -> int:
+        """How many rows it wrote, or returned."""
+        with connection.cursor() as cursor:
+            cursor.execute(queries(self._app)[name], parameters)
+            return cursor.rowcount
+
+
+def dicts(statement: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All rows of a statement, composed or plain, each by the names of the columns."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -32,12 +32,14 @@ from django.db import (
 from django.utils import timezone
 
 from config import runs, tally
-from config.sqlfiles import queries
+from config.sqlfiles import Statements
 from config.tally import Count
 from discovery import channels, messages
 from discovery.channels import SendFailed
 from discovery.models import Watch
 from discovery.polls import zone_of
+
+_sql = Statements("discovery")
 
 logger = logging.getLogger("spyglass.discovery")
 
@@ -90,18 +92,18 @@ def deliver_next() -> bool:
     """
     ended: list[str] = []
     with transaction.atomic(durable=True):
-        found = _rows("due_watch", looked_at=LOOKED_AT)
+        found = _sql.dicts("due_watch", looked_at=LOOKED_AT)
         claim = _claim(found[0], ended) if found else None
         _tally(ended)
     if claim is not None:
         _deliver(claim)
-    return bool(found) or bool(_count("forget_orphans", looked_at=LOOKED_AT))
+    return bool(found) or bool(_sql.count("forget_orphans", looked_at=LOOKED_AT))
 
 
 def rescue() -> int:
     """Take back what notifiers did not end in time; returns how many rows."""
     with transaction.atomic():
-        states = _rows("rescue_messages", most=MAX_ATTEMPTS, error=_DIED, limit=LOOKED_AT)
+        states = _sql.dicts("rescue_messages", most=MAX_ATTEMPTS, error=_DIED, limit=LOOKED_AT)
         _tally(state["state"] for state in states)
     if states:
         logger.warning("%d notifications of a notifier that ended are tried again", len(states))
@@ -114,7 +116,7 @@ def retry_notifications(*, ids: Iterable[int]) -> int:
     What has closed meanwhile is marked as gone then, not sent; what lost its watch stays.
     """
     with transaction.atomic():
-        retried = _count("retry_dead", ids=list(ids))
+        retried = _sql.count("retry_dead", ids=list(ids))
         tally.add("discovery_notifications_total", retried, state="retried")
     return retried
 
@@ -178,23 +180,23 @@ def _claim(watch: dict[str, Any], ended: list[str]) -> Claim | None:
     """
     watch_id = watch["id"]
     if not watch["is_active"]:
-        _count("forget_pending", watch=watch_id)
+        _sql.count("forget_pending", watch=watch_id)
         return None
-    ended += ["gone"] * _count("mark_gone", watch=watch_id)
+    ended += ["gone"] * _sql.count("mark_gone", watch=watch_id)
     if watch["channel"] == Watch.Channel.NONE:
-        settled = _count("settle_notifications", watch=watch_id, at=timezone.now())
+        settled = _sql.count("settle_notifications", watch=watch_id, at=timezone.now())
         ended += ["sent"] * settled
         return None
-    [load] = _rows("watch_load", watch=watch_id, most=watch["max_per_hour"])
+    [load] = _sql.dicts("watch_load", watch=watch_id, most=watch["max_per_hour"])
     now = timezone.now()
     moment = not_before(watch, now, load["full_since"])
     if load["is_sending"]:
         moment = max(moment, now + timedelta(seconds=POLL_SECONDS))
     if moment > now:
-        _count("postpone_notifications", watch=watch_id, until=moment)
+        _sql.count("postpone_notifications", watch=watch_id, until=moment)
         return None
     lease = uuid.uuid4().hex
-    rows = _rows(
+    rows = _sql.dicts(
         "claim_message",
         watch=watch_id,
         message=uuid.uuid4(),
@@ -204,7 +206,7 @@ def _claim(watch: dict[str, Any], ended: list[str]) -> Claim | None:
     )
     # The rest waits for this message to end, and for the cooldown that follows.
     later = now + timedelta(seconds=max(POLL_SECONDS, watch["cooldown_seconds"]))
-    _count("postpone_notifications", watch=watch_id, until=later)
+    _sql.count("postpone_notifications", watch=watch_id, until=later)
     if not rows:
         return None
     return Claim(watch, rows[0]["message_id"], rows[0]["attempts"], lease, rows)
@@ -248,7 +250,7 @@ def _store(step: Callable[[], None]) -> None:
 
 def _end(claim: Claim, at: datetime) -> None:
     with transaction.atomic():
-        [told] = _rows("end_message", watch=claim.watch["id"], lease=claim.lease, at=at)
+        [told] = _sql.dicts("end_message", watch=claim.watch["id"], lease=claim.lease, at=at)
         if told["count"]:
             waits = [(at - drop["opened_at"]).total_seconds() for drop in claim.drops]
             tally.add_all(_told(told["count"], waits))
@@ -258,7 +260,7 @@ def _end(claim: Claim, at: datetime) -> None:
 
 def _give_back(claim: Claim, failed: SendFailed) -> None:
     with transaction.atomic():
-        states = _rows(
+        states = _sql.dicts(
             "give_message_back",
             watch=claim.watch["id"],
             lease=claim.lease,
@@ -334,16 +336,3 @@ def _told(count: int, waits: list[float]) -> list[Count]:
         Count("discovery_notifications_total", {"state": "sent"}, count),
         *(Count(name, dict(labels), value) for (name, labels), value in sums.items()),
     ]
-
-
-def _rows(name: str, **parameters: Any) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-def _count(name: str, **parameters: Any) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
-        return cursor.rowcount

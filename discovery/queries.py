@@ -12,8 +12,10 @@ from django.conf import settings
 from django.db import DataError, connection, transaction
 
 from config import prepared
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from discovery.models import Availability, DropEvent, Scan
+
+_sql = Statements("discovery")
 
 SOURCES = 200  # listed at most
 BUCKETS = 5_000
@@ -71,17 +73,17 @@ def freshness() -> list[dict[str, Any]]:
 
 def bucket_health(*, source: str | None = None) -> list[dict[str, Any]]:
     """The buckets from today on, with their state, as `freshness` has it."""
-    return _rows("bucket_health", source=source, limit=BUCKETS, **_thresholds())
+    return _sql.dicts("bucket_health", source=source, limit=BUCKETS, **_thresholds())
 
 
 def last_scans() -> list[dict[str, Any]]:
     """Each source with its newest scan and what its buckets hold."""
-    return _rows("last_scans", limit=SOURCES)
+    return _sql.dicts("last_scans", limit=SOURCES)
 
 
 def unpublished() -> int:
     """How many drops nobody could see yet."""
-    [row] = _rows("count_unpublished")
+    [row] = _sql.dicts("count_unpublished")
     return row["count"]
 
 
@@ -100,13 +102,6 @@ def _thresholds() -> dict[str, Any]:
 
 def _hot(name: str, **parameters: Any) -> list[dict[str, Any]]:
     return prepared.fetch_dicts(queries("discovery")[name], parameters)
-
-
-def _rows(name: str, **parameters: Any) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _drop(row: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +130,7 @@ def _venue(row: dict[str, Any]) -> dict[str, Any]:
 def source_overview(*, ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
     """Sources with id, state, failures, last success and open slots; 200 at most, by name."""
     asked = None if ids is None else list(ids)
-    return _rows("source_overview", ids=asked, limit=SOURCES, **_thresholds())
+    return _sql.dicts("source_overview", ids=asked, limit=SOURCES, **_thresholds())
 
 
 def newest_scans(*, source_id: int, limit: int) -> list[Scan]:
@@ -145,7 +140,7 @@ def newest_scans(*, source_id: int, limit: int) -> list[Scan]:
 
 def venue_drops(*, venue_id: int, limit: int) -> list[dict[str, Any]]:
     """The newest drops of a venue, newest first; `is_open`: the slot is open still."""
-    return _rows("venue_drops", venue=venue_id, limit=limit)
+    return _sql.dicts("venue_drops", venue=venue_id, limit=limit)
 
 
 def open_drop_ids(drops: Sequence[DropEvent]) -> set[int]:
@@ -158,7 +153,7 @@ def open_drop_ids(drops: Sequence[DropEvent]) -> set[int]:
 
 def delivery_gauges() -> dict[str, Any]:
     """Notifications `waiting` and `dead` (100,000 at most are counted), `overdue_seconds`."""
-    [row] = _rows("delivery_gauges")
+    [row] = _sql.dicts("delivery_gauges")
     return row
 
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from django.db import connection
+from config.sqlfiles import Statements
 
-from config.sqlfiles import queries
+_sql = Statements("discovery")
 
 
 def own_watch(*, watch_id: int, user_id: int) -> dict[str, Any] | None:
     """A person's watch with the ids of its venues; None for another's."""
-    rows = _rows("own_watches", user=user_id, watch=watch_id, before=None, limit=1)
+    rows = _sql.dicts("own_watches", user=user_id, watch=watch_id, before=None, limit=1)
     return _watch(rows[0]) if rows else None
 
 
@@ -17,7 +17,7 @@ def own_watches(
     *, user_id: int, limit: int, before: int | None = None
 ) -> tuple[list[dict[str, Any]], int | None]:
     """A person's watches, newest first, behind the id `before`; and the last id if more follow."""
-    rows = _rows("own_watches", user=user_id, watch=None, before=before, limit=limit + 1)
+    rows = _sql.dicts("own_watches", user=user_id, watch=None, before=before, limit=limit + 1)
     page = rows[:limit]
     return [_watch(row) for row in page], page[-1]["id"] if len(rows) > limit else None
 
@@ -27,7 +27,7 @@ def notifications(
 ) -> tuple[list[dict[str, Any]], int | None]:
     """What a watch told, the newest drop first, behind the drop `before`; and the last drop if more
     follow. `drop` is None once it is pruned."""
-    rows = _rows("watch_notifications", watch=watch_id, before=before, limit=limit + 1)
+    rows = _sql.dicts("watch_notifications", watch=watch_id, before=before, limit=limit + 1)
     page = rows[:limit]
     last = page[-1]["position"] if len(rows) > limit else None
     return [_notification(row) for row in page], last
@@ -53,10 +53,3 @@ def _notification(row: dict[str, Any]) -> dict[str, Any]:
         "already_gone": row["already_gone"],
         "drop": drop,
     }
-
-
-def _rows(name: str, **parameters: Any) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

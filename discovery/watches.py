@@ -16,13 +16,15 @@ from zoneinfo import available_timezones
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from config import outgoing
-from config.sqlfiles import queries
+from config.sqlfiles import Statements
 from discovery import channels
 from discovery.models import Source, Venue, Watch, WatchVenue
+
+_sql = Statements("discovery")
 
 WATCHES = 50  # of one person
 VENUES = 100  # named by one watch
@@ -109,7 +111,7 @@ def edit_watch(*, watch_id: int, user, **changes: Any) -> Watch:
             watch.has_venues = bool(named)
             _name_venues(watch, named)
         if not watch.is_active:
-            _execute("forget_pending", watch=watch.pk)
+            _sql.count("forget_pending", watch=watch.pk)
         watch.updated_at = Now()
         # What the notifier writes meanwhile (`last_told_at`) is not ours.
         written = {*_columns(values), "has_venues", "updated_at"}
@@ -123,7 +125,7 @@ def delete_watch(*, watch_id: int, user) -> None:
     """Delete a watch, with what it still had to tell. Raises WatchNotFound."""
     with transaction.atomic():
         watch = _locked(watch_id, user)
-        _execute("forget_pending", watch=watch.pk)
+        _sql.count("forget_pending", watch=watch.pk)
         watch.delete()
 
 
@@ -244,16 +246,11 @@ def _locked(watch_id: int, user) -> Watch:
 
 
 def _name_venues(watch: Watch, venues: Iterable[int]) -> None:
-    _execute("set_watch_venues", watch=watch.pk, venues=list(venues))
+    _sql.count("set_watch_venues", watch=watch.pk, venues=list(venues))
 
 
 def _new_secret() -> str:
     return secrets.token_urlsafe(32)
-
-
-def _execute(name: str, **parameters: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
 
 
 def _target(channel: str, target: str) -> str:

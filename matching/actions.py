@@ -8,18 +8,20 @@ pair (advisory), items by id, matches by id.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from config.sqlfiles import queries
+from config.sqlfiles import Statements
 from matching import badges, features, projection, text
 from matching.fields import InvalidItem, clean
 from matching.kinds import Pair
 from matching.models import AuditLog, Item, Match, MatchJob, Notification
 from matching.pairs import lock_pairs
 from matching.queue import submit_match
+
+_sql = Statements("matching")
 
 EXPIRED_AT_ONCE = 500
 # What an owner may set, and from where. `expired` is set by time, `matched` by both owners.
@@ -121,7 +123,7 @@ def expire_items(*, go_on: Callable[[], bool] = lambda: True) -> int:
     expired = 0
     while go_on():
         with transaction.atomic():
-            due = _rows("due_items", limit=EXPIRED_AT_ONCE)
+            due = _sql.rows("due_items", limit=EXPIRED_AT_ONCE)
             ids = [item_id for item_id, _ in due]
             Item.objects.filter(pk__in=ids).update(status=Item.Status.EXPIRED, updated_at=Now())
             transaction.on_commit(lambda gone=ids: projection.forget(gone))
@@ -175,7 +177,9 @@ def dismiss_match(*, match_id: int, user) -> Match:
         if match.state == Match.State.DISMISSED:
             return match
         was_confirmed = match.state == Match.State.CONFIRMED
-        _execute("dismiss_pair", seeker=match.seeker_id, offer=match.offer_id, dismissed_by=user.pk)
+        _sql.count(
+            "dismiss_pair", seeker=match.seeker_id, offer=match.offer_id, dismissed_by=user.pk
+        )
         _write_match(match, state=Match.State.DISMISSED)
         if was_confirmed and match.pair != Pair.RESUME_JOB:
             _reopen(match)
@@ -240,7 +244,7 @@ def _write(item: Item, changed: dict[str, Any]) -> None:
 
 def _withdraw(item_ids: Iterable[int]) -> None:
     """Expire the suggestions of items that cannot be found any more; these are locked."""
-    touched = _rows("expire_suggestions", items=list(item_ids))
+    touched = _sql.rows("expire_suggestions", items=list(item_ids))
     _forget_badges({owner for pair in touched for owner in pair})
 
 
@@ -319,14 +323,3 @@ def _audit(actor_id: int, action: str, entity_id: int, *, entity: str = "item", 
 def _forget_badges(user_ids: set[int]) -> None:
     if user_ids:
         transaction.on_commit(lambda: badges.forget(*user_ids))
-
-
-def _execute(name: str, **parameters: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[name], parameters)
-
-
-def _rows(name: str, **parameters: Any) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[name], parameters)
-        return cursor.fetchall()

@@ -13,10 +13,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db import connection
 from psycopg import sql
 
-from config.sqlfiles import queries
+from config.sqlfiles import dicts, queries
 from matching.kinds import is_seeker
 from matching.models import Item, Match
 
@@ -46,7 +45,7 @@ class Page:
 
 def own_item(*, item_id: int, owner_id: int) -> dict[str, Any] | None:
     """An item as its owner sees it; None for another's and a deleted one."""
-    rows = _rows(
+    rows = dicts(
         _composed("own_item", columns=_columns(OWN_FIELDS)), {"item": item_id, "owner": owner_id}
     )
     return _item(rows[0]) if rows else None
@@ -61,7 +60,7 @@ def own_items(
     after: tuple[datetime, int] | None = None,
 ) -> Page:
     """An owner's items, newest first, behind the position `after` (created_at, id)."""
-    rows = _rows(
+    rows = dicts(
         _composed("own_items", columns=_columns(OWN_FIELDS)),
         {
             "owner": owner_id,
@@ -78,7 +77,7 @@ def public_items(
     ids: Sequence[int], *, status: str = Item.Status.OPEN
 ) -> dict[int, dict[str, Any]]:
     """What everybody may see of these items, by id; deleted and other ones are missing."""
-    rows = _rows(
+    rows = dicts(
         _composed("public_items", columns=_columns(PUBLIC_FIELDS)),
         {"items": list(ids), "status": status},
     )
@@ -103,7 +102,7 @@ def item_matches(
         my_confirmation=sql.Identifier(f"{mine}_confirmed_at"),
         their_confirmation=sql.Identifier(f"{theirs}_confirmed_at"),
     )
-    rows = _rows(
+    rows = dicts(
         statement,
         {"item": item_id, "states": list(states), "limit": limit + 1}
         | _after("after_score", after),
@@ -113,7 +112,7 @@ def item_matches(
 
 def own_match(*, match_id: int, owner_id: int) -> dict[str, Any] | None:
     """A match of which this person owns a side, seen from there; None for anybody else's."""
-    rows = _rows(
+    rows = dicts(
         _composed("own_match", columns=_columns(PUBLIC_FIELDS)),
         {"match": match_id, "owner": owner_id},
     )
@@ -125,7 +124,7 @@ def own_match_job(*, task_id: UUID, owner_id: int) -> dict[str, Any] | None:
 
     `ahead`: how many jobs come before it, None unless it waits; `result` as the worker left it.
     """
-    rows = _rows(queries("matching")["own_match_job"], {"task": task_id, "owner": owner_id})
+    rows = dicts(queries("matching")["own_match_job"], {"task": task_id, "owner": owner_id})
     if not rows:
         return None
     return rows[0] | {"result": _json(rows[0]["result"])}
@@ -133,7 +132,7 @@ def own_match_job(*, task_id: UUID, owner_id: int) -> dict[str, Any] | None:
 
 def badges(*, user_id: int) -> dict[str, int]:
     """A person's counts, each up to BADGE_CAP."""
-    [row] = _rows(
+    [row] = dicts(
         queries("matching")["badges"],
         {
             "user": user_id,
@@ -154,7 +153,7 @@ def notifications(
     after: tuple[datetime, int] | None = None,
 ) -> Page:
     """What a person was told, newest first, behind the position (created_at, id)."""
-    rows = _rows(
+    rows = dicts(
         queries("matching")["notifications"],
         {"user": user_id, "unread": unread, "limit": limit + 1} | _after("after_at", after),
     )
@@ -163,7 +162,7 @@ def notifications(
 
 def items_in_cells(*, cells: Sequence[str], except_item: int) -> list[dict[str, Any]]:
     """The newest live items of these cells (6 characters each), CELL_ITEMS at most."""
-    return _rows(
+    return dicts(
         queries("matching")["items_in_cells"],
         {"cells": list(cells), "item": except_item, "limit": CELL_ITEMS},
     )
@@ -172,20 +171,13 @@ def items_in_cells(*, cells: Sequence[str], except_item: int) -> list[dict[str, 
 def queue_state() -> dict[str, Any]:
     """What waits by priority, what runs, what is stuck, and why the newest failures failed."""
     statements = queries("matching")
-    [at_work] = _rows(statements["queue_at_work"], {})
+    [at_work] = dicts(statements["queue_at_work"], {})
     return {
-        "waiting": _rows(statements["queue_by_priority"], {}),
+        "waiting": dicts(statements["queue_by_priority"], {}),
         "running": at_work["running"],
         "stuck": at_work["stuck"],
-        "failures": _rows(statements["failure_reasons"], {}),
+        "failures": dicts(statements["failure_reasons"], {}),
     }
-
-
-def _rows(statement: str | sql.Composable, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _composed(name: str, **parts: sql.Composable) -> sql.Composed:

@@ -19,13 +19,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from psycopg.types.json import Jsonb
 
 from config import leases, logs, tally
-from config.sqlfiles import queries
+from config.sqlfiles import Statements
 from matching.fields import clean
 from matching.models import Item, MatchJob
+
+_sql = Statements("matching")
 
 logger = logging.getLogger("spyglass.matching")
 
@@ -96,8 +98,8 @@ def submit_match(
     statement = "submit_item_job" if query is None else "submit_query_job"
     with transaction.atomic():
         if priority == MatchJob.Priority.PERSON:  # else two requests would each take the last one
-            _rows("lock_owner_quota", owner=owner.pk)
-        [(task_id,)] = _rows(
+            _sql.rows("lock_owner_quota", owner=owner.pk)
+        [(task_id,)] = _sql.rows(
             statement,
             task=uuid.uuid4(),
             owner=owner.pk,
@@ -109,9 +111,9 @@ def submit_match(
         if refusal and priority != MatchJob.Priority.CHANGE:
             raise refusal
         if refusal:
-            _count("demote_job", task=task_id)
+            _sql.count("demote_job", task=task_id)
         elif priority != MatchJob.Priority.BACKGROUND:
-            _rows("wake_workers")
+            _sql.rows("wake_workers")
     return MatchJob.objects.get(pk=task_id)
 
 
@@ -121,7 +123,7 @@ def claim() -> Claim | None:
     Must be called outside a transaction: the attempt counts from now on.
     """
     lease = leases.new_owner()
-    rows = _rows("claim_job", lease=lease, length=LEASE, **_process())
+    rows = _sql.rows("claim_job", lease=lease, length=LEASE, **_process())
     if not rows:
         return None
     task_id, owner_id, item_id, query, priority, attempts, request_id = rows[0]
@@ -132,12 +134,12 @@ def claim() -> Claim | None:
 
 def extend(job: Claim) -> bool:
     """Push the end of the job's lease out to LEASE from now; False where it was lost."""
-    return _count("extend_job", task=job.task_id, lease=job.lease, length=LEASE) == 1
+    return _sql.count("extend_job", task=job.task_id, lease=job.lease, length=LEASE) == 1
 
 
 def hold(job: Claim) -> None:
     """Lock the job for the end of its attempt, in the caller's transaction. Raises LeaseLost."""
-    if not _rows("hold_job", task=job.task_id, lease=job.lease):
+    if not _sql.rows("hold_job", task=job.task_id, lease=job.lease):
         raise LeaseLost(f"{job.task_id} is not this worker's any more")
 
 
@@ -153,7 +155,7 @@ def finish(
 
     Returns the seconds that the attempt took. Raises LeaseLost, so that the effect is undone.
     """
-    rows = _rows(
+    rows = _sql.rows(
         "end_job",
         task=job.task_id,
         lease=job.lease,
@@ -182,14 +184,14 @@ def rescue() -> int:
     Returns how many. Any process may call it at any time.
     """
     rescued = 0
-    for task_id, lease, pid, expired in _rows("running_jobs", limit=AT_WORK):
+    for task_id, lease, pid, expired in _sql.rows("running_jobs", limit=AT_WORK):
         dead = leases.is_dead(SimpleNamespace(owner=lease, pid=pid))
         if not (dead or expired):
             continue
         error, outcome = (_DIED, "died") if dead else (_EXPIRED, "expired")
         with transaction.atomic():
             # Locked by what ends it right now, or by a process that froze while it did: pass on.
-            if not _rows("lock_running_job", task=task_id, lease=lease):
+            if not _sql.rows("lock_running_job", task=task_id, lease=lease):
                 continue
             state = _give_back(task_id, lease, error, outcome=outcome, expired=not dead)
         if state:
@@ -200,7 +202,7 @@ def rescue() -> int:
 
 def cancel(task_id: uuid.UUID, *, reason: str = "Cancelled by staff.") -> bool:
     """Cancel a job that waits or runs; what a worker still finds is not stored. False: it ended."""
-    return _count("cancel_job", task=task_id, error=_shortened(reason), keep=_kept()) == 1
+    return _sql.count("cancel_job", task=task_id, error=_shortened(reason), keep=_kept()) == 1
 
 
 def retry(task_id: uuid.UUID) -> bool:
@@ -210,8 +212,8 @@ def retry(task_id: uuid.UUID) -> bool:
     """
     try:
         with transaction.atomic():
-            retried = _count("retry_job", task=task_id) == 1
-            _rows("wake_workers")
+            retried = _sql.count("retry_job", task=task_id) == 1
+            _sql.rows("wake_workers")
     except IntegrityError:
         return False
     return retried
@@ -220,7 +222,7 @@ def retry(task_id: uuid.UUID) -> bool:
 def _refusal(owner_id: int, priority: int) -> Refused | None:
     """Why the job just added, not committed yet, is one too many; None where it is not."""
     quota, limit = settings.MATCHING_JOBS_PER_OWNER, settings.MATCHING_QUEUE_LIMIT
-    [(own, waiting, waited)] = _rows(
+    [(own, waiting, waited)] = _sql.rows(
         "match_load", owner=owner_id, priority=int(priority), quota=quota, limit=limit
     )
     if own > quota and priority != MatchJob.Priority.BACKGROUND:
@@ -232,7 +234,7 @@ def _refusal(owner_id: int, priority: int) -> Refused | None:
 
 def _give_back(task_id, lease: str, error: str, *, outcome: str, expired: bool) -> str:
     with transaction.atomic():
-        rows = _rows(
+        rows = _sql.rows(
             "give_job_back",
             task=task_id,
             lease=lease,
@@ -252,7 +254,7 @@ def _give_back(task_id, lease: str, error: str, *, outcome: str, expired: bool) 
             ]
         )
         if not failed:
-            _rows("wake_workers")
+            _sql.rows("wake_workers")
     return state
 
 
@@ -272,15 +274,3 @@ def _shortened(error: str) -> str:
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
     """As jsonb; dates as text (ISO 8601)."""
     return None if value is None else Jsonb(value, dumps=lambda one: json.dumps(one, default=str))
-
-
-def _rows(name: str, **parameters: Any) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[name], parameters)
-        return cursor.fetchall()
-
-
-def _count(name: str, **parameters: Any) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[name], parameters)
-        return cursor.rowcount

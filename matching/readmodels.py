@@ -14,9 +14,11 @@ from django.db import connection, transaction
 from config.models import ReadModelState
 from config.readmodels import Progress, ReadModel, Reconciled, Refreshed, register
 from config.rendering import dumps
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from matching import projection
 from matching import queries as reads
+
+_sql = Statements("matching")
 
 FOLD_CHANGES = 50_000  # a transaction, about a second
 SAMPLES = 20
@@ -37,19 +39,8 @@ def public_items(*, kinds: Sequence[str], limit: int) -> list[dict[str, Any]]:
     return projection.read(ids)
 
 
-def _value(statement: str, **parameters):
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[statement], parameters)
-        return cursor.fetchone()[0]
-
-
-def _run(statement: str, **parameters) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[statement], parameters)
-
-
 def _waiting_terms() -> int:
-    return _value("count_term_changes")
+    return _sql.value("count_term_changes")
 
 
 def _refresh_terms(full: bool, progress: Progress) -> Refreshed:
@@ -65,9 +56,9 @@ def _fold_terms(progress: Progress) -> int:
     folded, waiting = 0, _waiting_terms()
     while folded < waiting:  # not until nothing waits: beside a busy import that never comes
         with transaction.atomic():
-            _run("lock_terms")
-            changes = _value("fold_terms", at_most=FOLD_CHANGES)
-            _run("drop_empty_terms")
+            _sql.count("lock_terms")
+            changes = _sql.value("fold_terms", at_most=FOLD_CHANGES)
+            _sql.count("drop_empty_terms")
         if not changes:
             break
         folded += changes
@@ -87,11 +78,11 @@ def _compare_terms(*, mend: bool) -> Reconciled:
     pending = _waiting_terms()
     with transaction.atomic():
         if mend:  # two at once would both add what is missing
-            _run("lock_terms")
-        _run("create_compared_terms")
-        _run("empty_compared_terms")
-        _run("compare_terms")
-        count = _value("count_compared_terms")
+            _sql.count("lock_terms")
+        _sql.count("create_compared_terms")
+        _sql.count("empty_compared_terms")
+        _sql.count("compare_terms")
+        count = _sql.value("count_compared_terms")
         with connection.cursor() as cursor:
             cursor.execute(queries("matching")["sample_compared_terms"], {"limit": SAMPLES})
             samples = [
@@ -99,15 +90,15 @@ def _compare_terms(*, mend: bool) -> Reconciled:
                 for kind, term, stored, truth in cursor.fetchall()
             ]
         if mend:
-            _run("mend_terms")
-    return Reconciled(_value("count_terms"), count, samples, pending, fixed=mend)
+            _sql.count("mend_terms")
+    return Reconciled(_sql.value("count_terms"), count, samples, pending, fixed=mend)
 
 
 def _refresh_recent(full: bool, progress: Progress) -> Refreshed:
     with transaction.atomic():
-        _run("refresh_recent_items")
-        _run("raise_generation", name="mv_recent_items")
-    return Refreshed(_value("count_recent_items"))
+        _sql.count("refresh_recent_items")
+        _sql.count("raise_generation", name="mv_recent_items")
+    return Refreshed(_sql.value("count_recent_items"))
 
 
 def _reconcile_recent(fix: bool, progress: Progress) -> Reconciled:
@@ -123,12 +114,12 @@ def _reconcile_recent(fix: bool, progress: Progress) -> Reconciled:
     if found and fix:
         _refresh_recent(full=True, progress=progress)
     samples = [f"{item_id}: {what}" for item_id, what in found[:SAMPLES]]
-    return Reconciled(_value("count_recent_items"), len(found), samples, fixed=fix)
+    return Reconciled(_sql.value("count_recent_items"), len(found), samples, fixed=fix)
 
 
 def _refresh_public(full: bool, progress: Progress) -> Refreshed:
     built = projection.rebuild()
-    _run("raise_generation", name=PUBLIC)
+    _sql.count("raise_generation", name=PUBLIC)
     return Refreshed(built)
 
 
@@ -170,7 +161,7 @@ register(
         description="The items of the last 30 days.",
         refresh=_refresh_recent,
         reconcile=_reconcile_recent,
-        backlog=lambda: _value("posted_since_recent"),
+        backlog=lambda: _sql.value("posted_since_recent"),
         max_age=MAX_AGE,
     )
 )
