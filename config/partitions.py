@@ -256,12 +256,28 @@ def _create(declared: PartitionedTable, part: Partition) -> bool:
 
 
 def create_table(cursor, declared: PartitionedTable, part: Partition) -> None:
-    """Make the table of a partition beside the others. Under `lock`."""
+    """Make the table of a partition beside the others. Under `lock`.
+
+    It belongs to whom the parent belongs to, where the role at work may become that one: else the
+    owner, unless a superuser, could neither alter the parent any more nor back the partition up.
+    """
     cursor.execute(
         sql.SQL(
             "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED)"
         ).format(sql.Identifier(part.name), sql.Identifier(declared.name))
     )
+    cursor.execute(
+        "SELECT rolname FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner"
+        " WHERE pg_class.oid = %s::regclass AND rolname <> current_user"
+        " AND pg_has_role(relowner, 'SET')",
+        [declared.name],
+    )
+    for (owner,) in cursor.fetchall():
+        cursor.execute(
+            sql.SQL("ALTER TABLE {} OWNER TO {}").format(
+                sql.Identifier(part.name), sql.Identifier(owner)
+            )
+        )
 
 
 def attach(cursor, declared: PartitionedTable, part: Partition) -> None:

@@ -1,13 +1,9 @@
 """Each kind of process has its limits, with PgBouncer in transaction mode and without."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -15,9 +11,9 @@ from django.core.management import CommandError
 from django.db import connection
 
 from config import limits
+from tests import pgbouncer
 
 PROJECT = Path(__file__).resolve().parents[2]
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin")
 KINDS = list(limits.TIMEOUTS)
 # Prints the limits that the process's session does not have.
 REPORT = """
@@ -65,38 +61,8 @@ def roles(database_url):
 @pytest.fixture
 def pooled(roles, database_url):
     """`pooled(role)` is the URL of the test database through a PgBouncer in transaction mode."""
-    if PGBOUNCER is None:
-        pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
-    folder = Path(tempfile.mkdtemp(prefix="spyglass-pgbouncer-"))
-    folder.chmod(0o711)  # as root it runs as another user, who must get through
-    parts = urlsplit(database_url)
-    server, name = parse_qs(parts.query)["host"][0], parts.path[1:]
-    (folder / "users").write_text("".join(f'"{role}" ""\n' for role in [*roles, "spyglass"]))
-    (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n{name} = host={server} dbname={name}\n"
-        f"[pgbouncer]\nunix_socket_dir = {folder}\nlisten_port = 6432\n"
-        f"auth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
-        "default_pool_size = 5\nignore_startup_parameters = extra_float_digits\n"
-    )
-    command = [PGBOUNCER, str(folder / "pgbouncer.ini")]
-    if os.geteuid() == 0:
-        nobody = Path(server).stat()  # whom PostgreSQL runs as: its socket is closed to others
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, nobody.st_uid, nobody.st_gid)
-        drop = [f"--reuid={nobody.st_uid}", f"--regid={nobody.st_gid}", "--clear-groups"]
-        command = ["setpriv", *drop, *command]
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    deadline = time.monotonic() + 10
-    while not (folder / ".s.PGSQL.6432").exists():
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.02)
-    yield lambda role: f"postgresql://{role}@/{name}?host={folder}&port=6432"
-    process.kill()
-    process.wait()
-    log.close()
-    shutil.rmtree(folder)
+    with pgbouncer.running(database_url, roles) as bouncer:
+        yield bouncer.url
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -82,6 +82,39 @@ def test_a_drop_that_died_half_way_is_finished_by_the_next_run(events):
     assert partitions.drop_leftovers(TABLE) == []
 
 
+@pytest.fixture
+def owner_and_helper(events):
+    """The table belongs to a role that is no superuser, and another one has its rights."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE parts_owner; CREATE ROLE parts_helper")
+        cursor.execute("GRANT CREATE ON SCHEMA public TO parts_owner")
+        cursor.execute(f"ALTER TABLE {TABLE} OWNER TO parts_owner")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("RESET ROLE")
+        cursor.execute(f"ALTER TABLE {TABLE} OWNER TO CURRENT_USER")
+        cursor.execute("REASSIGN OWNED BY parts_owner, parts_helper TO CURRENT_USER")
+        cursor.execute("DROP OWNED BY parts_owner, parts_helper")
+        cursor.execute("DROP ROLE parts_owner, parts_helper")
+
+
+@pytest.mark.parametrize(
+    ("grant", "owner"), [("SET TRUE", "parts_owner"), ("SET FALSE", "parts_helper")]
+)
+def test_a_partition_belongs_to_the_owner_of_the_table(owner_and_helper, grant, owner):
+    """Whoever makes it, if it may: the web server does behind PgBouncer, by a role of its own."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"GRANT parts_owner TO parts_helper WITH {grant}")
+        cursor.execute("SET ROLE parts_helper")
+        [made] = partitions.ensure(TABLE, days_ago(0), days_ago(0))
+        cursor.execute(f"INSERT INTO {TABLE} VALUES (1, now())")
+        cursor.execute("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = %s", [made])
+        assert cursor.fetchone() == (owner,)
+        if owner == "parts_owner":
+            cursor.execute("RESET ROLE; SET ROLE parts_owner")
+            cursor.execute(f"ALTER TABLE {TABLE} ADD COLUMN more text")
+
+
 def test_an_unknown_table_is_named(events):
     with pytest.raises(partitions.UnknownTable, match="nope"):
         partitions.ensure("nope", days_ago(0), days_ago(0))
