@@ -27,6 +27,7 @@ from config.archived import Manifest, NotArchived
 from config.models import ArchivedPartition
 from config.parquet import Column
 from config.partitions import Partition, PartitionedTable
+from config.sqlfiles import queries
 from config.stores import Store, StoreError, get
 
 logger = logging.getLogger("spyglass.archive")
@@ -242,7 +243,8 @@ def restore(table: str, name: str, *, days: int = HOLD_DAYS) -> Restored:
     """
     declared, store = partitions.get(table), get()
     part = partitions.parse(declared, name)
-    found = archived.manifests(store, table, name)
+    # The oldest first: of rows with the same key that one counts, as it did when they came.
+    found = sorted(archived.manifests(store, table, name), key=lambda one: one.verified_at)
     if part is None or part.name != name or not found:
         raise ArchiveError(f"the archive has no partition {name} of {table}: see archive list")
     partitions.drop_leftovers(table)
@@ -271,11 +273,7 @@ def _bring_back(cursor, store, declared, part: Partition, found: list[Manifest])
             f"{part.name} is attached already: archive it first, or wait until it is"
         )
     partitions.create_table(cursor, declared, part)
-    cursor.execute(
-        sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(
-            sql.Identifier(part.name), sql.SQL(", ").join(_key_of(cursor, declared.name))
-        )
-    )
+    _add_keys(cursor, declared.name, part.name)
     rows = sum(_read_back(cursor, store, manifest, into=part.name) for manifest in found)
     if len(found) == 1:
         columns = found[0].columns
@@ -288,13 +286,16 @@ def _bring_back(cursor, store, declared, part: Partition, found: list[Manifest])
     return rows
 
 
-def _key_of(cursor, table: str) -> list[sql.Identifier]:
-    cursor.execute(
-        "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid"
-        " AND attnum = ANY (indkey) WHERE indrelid = to_regclass(%s) AND indisprimary",
-        [table],
-    )
-    return [sql.Identifier(name) for (name,) in cursor.fetchall()]
+def _add_keys(cursor, table: str, name: str) -> None:
+    """Give a table that is to be a partition the unique indexes of its parent, so that what comes
+    twice is left out as it comes; attaching takes them over."""
+    cursor.execute(queries("config")["unique_keys"], {"table": table})
+    for is_primary, names in cursor.fetchall():
+        statement = "ALTER TABLE {} ADD PRIMARY KEY ({})" if is_primary else (
+            "CREATE UNIQUE INDEX ON {} ({})"
+        )  # fmt: skip
+        columns = sql.SQL(", ").join(map(sql.Identifier, names))
+        cursor.execute(sql.SQL(statement).format(sql.Identifier(name), columns))
 
 
 def query(

@@ -188,6 +188,17 @@ SELECT
 FROM {table}
 
 
+-- name: unique_keys
+-- The unique indexes of a table: whether it is the primary key, and the columns in their order.
+SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.place)
+FROM pg_index AS i
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(%(table)s) AND i.indisunique
+    AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indnullsnotdistinct
+GROUP BY i.indexrelid, i.indisprimary
+ORDER BY i.indisprimary DESC, i.indexrelid
+
 -- name: wal_position
 -- How far the log of this primary has come, in bytes.
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint
