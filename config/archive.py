@@ -27,6 +27,7 @@ from config.archived import Manifest, NotArchived
 from config.models import ArchivedPartition
 from config.parquet import Column
 from config.partitions import Partition, PartitionedTable
+from config.sqlfiles import queries
 from config.stores import Store, StoreError, get
 
 logger = logging.getLogger("spyglass.archive")
@@ -117,10 +118,12 @@ def write(store: Store, declared: PartitionedTable, part: Partition) -> Manifest
         columns = archived.columns_of(cursor, part.name)
         columns = archived.with_specials(cursor, part.name, columns)
         rows, total = archived.fingerprint(cursor, part.name, columns)
-        key = archived.file_key(declared.name, part.name, rows, archived.checksum(total))
-        manifest = archived.load(store, key)
+        keys = archived.keys_of(declared.name, part.name, rows, total)
+        manifest = archived.first(store, keys)
+        key = manifest.key if manifest else keys[0]
         temporary = None
         if manifest is None or store.size(key) != manifest.bytes:
+            key = keys[0]
             temporary, size, sha256 = store.write(lambda file: _export(file, part.name, columns))
             manifest = Manifest(
                 declared.name, part.name, declared.column, str(part.start), str(part.end),
@@ -149,7 +152,8 @@ def _export(file, table: str, columns: list[Column]) -> None:
 
 def _record(store: Store, manifest: Manifest) -> None:
     """Make the file count, and remove those whose rows it holds as well: what this database wrote
-    of the same partition and has not let go of since."""
+    of the same partition and has not let go of since. One that holds rows which a restore left out
+    stays."""
     manifest.save(store)
     known = ArchivedPartition.objects.filter(table=manifest.table, partition=manifest.partition)
     with transaction.atomic():
@@ -165,7 +169,9 @@ def _record(store: Store, manifest: Manifest) -> None:
                 "held_until": None,
             },
         )
-    for older in known.filter(dropped_at=None).exclude(key=manifest.key):
+    others = known.filter(dropped_at=None).exclude(key=manifest.key)
+    others.filter(left_out__gt=0).update(dropped_at=timezone.now(), held_until=None)
+    for older in others.filter(left_out=0):
         archived.forget(store, older.key)
         older.delete()
 
@@ -227,11 +233,13 @@ def _read_back(cursor, store: Store, manifest: Manifest, into: str = "") -> int:
 
 
 class Restored(NamedTuple):
-    """A partition that came back, its rows, and until when it stays."""
+    """A partition that came back, its rows, and until when it stays. `left_out`: rows that do not
+    fit any more, and that the archive alone holds."""
 
     name: str
     rows: int
     held_until: datetime
+    left_out: int
 
 
 def restore(table: str, name: str, *, days: int = HOLD_DAYS) -> Restored:
@@ -242,14 +250,15 @@ def restore(table: str, name: str, *, days: int = HOLD_DAYS) -> Restored:
     """
     declared, store = partitions.get(table), get()
     part = partitions.parse(declared, name)
-    found = archived.manifests(store, table, name)
+    # The oldest first: of rows with the same key that one counts, as it did when they came.
+    found = sorted(archived.manifests(store, table, name), key=lambda one: one.verified_at)
     if part is None or part.name != name or not found:
         raise ArchiveError(f"the archive has no partition {name} of {table}: see archive list")
     partitions.drop_leftovers(table)
     until = timezone.now() + timedelta(days=days)
     try:
         with transaction.atomic(), connection.cursor() as cursor:
-            rows = _bring_back(cursor, store, declared, part, found)
+            rows, left_out, without = _bring_back(cursor, store, declared, part, found)
             for manifest in found:
                 ArchivedPartition.objects.update_or_create(
                     key=manifest.key,
@@ -257,44 +266,76 @@ def restore(table: str, name: str, *, days: int = HOLD_DAYS) -> Restored:
                         "table": table, "partition": name, "rows": manifest.rows,
                         "bytes": manifest.bytes, "verified_at": timezone.now(),
                         "dropped_at": None, "held_until": until,
+                        "left_out": left_out, "left_out_checksum": archived.checksum(without),
                     },
                 )  # fmt: skip
     except Error as error:
         raise ArchiveError(f"{name} does not fit {table} any more: {error}") from error
-    return Restored(name, rows, until)
+    return Restored(name, rows, until, left_out)
 
 
-def _bring_back(cursor, store, declared, part: Partition, found: list[Manifest]) -> int:
+def _bring_back(
+    cursor, store, declared, part: Partition, found: list[Manifest]
+) -> tuple[int, int, int]:
+    """(rows that are back, rows left out, the sum of their hashes)."""
     partitions.lock(cursor, declared)
     if part.name in {one.name for one in partitions.existing(declared.name)}:
         raise ArchiveError(
             f"{part.name} is attached already: archive it first, or wait until it is"
         )
     partitions.create_table(cursor, declared, part)
-    cursor.execute(
-        sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(
-            sql.Identifier(part.name), sql.SQL(", ").join(_key_of(cursor, declared.name))
-        )
-    )
-    rows = sum(_read_back(cursor, store, manifest, into=part.name) for manifest in found)
-    if len(found) == 1:
-        columns = found[0].columns
-        count, total = archived.fingerprint(cursor, part.name, columns)
-        if (count, archived.checksum(total)) != (found[0].rows, found[0].checksum):
-            raise ArchiveError(f"{part.name} came back with other rows than were archived")
+    _add_keys(cursor, declared.name, part.name)
+    for manifest in found:
+        _read_back(cursor, store, manifest, into=part.name)
+    columns = found[0].columns
+    came = rows, total = archived.fingerprint(cursor, part.name, columns)
+    if len(found) == 1 and (rows, archived.checksum(total)) != (found[0].rows, found[0].checksum):
+        raise ArchiveError(f"{part.name} came back with other rows than were archived")
+    if _leave_out(cursor, declared, part.name):
+        rows, total = archived.fingerprint(cursor, part.name, columns)
     partitions.attach(cursor, declared, part)
     if declared.after_restore:
         declared.after_restore(cursor, part.name)
-    return rows
+    return rows, came[0] - rows, came[1] - total
 
 
-def _key_of(cursor, table: str) -> list[sql.Identifier]:
-    cursor.execute(
-        "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid"
-        " AND attnum = ANY (indkey) WHERE indrelid = to_regclass(%s) AND indisprimary",
-        [table],
-    )
-    return [sql.Identifier(name) for (name,) in cursor.fetchall()]
+def _leave_out(cursor, declared: PartitionedTable, name: str) -> int:
+    """Remove from a table that is to be a partition what does not fit its parent any more: what
+    would have gone with a row it refers to, had it been there, and what the domain says.
+
+    Returns the rows removed. What they refer to cannot go before the transaction ends.
+    """
+    cursor.execute(queries("config")["cascading_keys"], {"table": declared.name})
+    keys = cursor.fetchall()
+    for referenced, _, _ in keys:
+        lock = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE")  # as attaching does
+        cursor.execute(lock.format(sql.Identifier(referenced)))
+    removed = 0
+    for referenced, columns, targets in keys:
+        statement = "DELETE FROM {name} AS t WHERE num_nulls({mine}) = 0 AND NOT EXISTS"
+        statement += " (SELECT FROM {referenced} AS r WHERE ({mine}) = ({theirs}))"
+        cursor.execute(
+            sql.SQL(statement).format(
+                name=sql.Identifier(name),
+                referenced=sql.Identifier(referenced),
+                mine=sql.SQL(", ").join(sql.Identifier("t", column) for column in columns),
+                theirs=sql.SQL(", ").join(sql.Identifier("r", column) for column in targets),
+            )
+        )
+        removed += cursor.rowcount
+    return removed + (declared.leave_out(cursor, name) if declared.leave_out else 0)
+
+
+def _add_keys(cursor, table: str, name: str) -> None:
+    """Give a table that is to be a partition the unique indexes of its parent, so that what comes
+    twice is left out as it comes; attaching takes them over."""
+    cursor.execute(queries("config")["unique_keys"], {"table": table})
+    for is_primary, names in cursor.fetchall():
+        statement = "ALTER TABLE {} ADD PRIMARY KEY ({})" if is_primary else (
+            "CREATE UNIQUE INDEX ON {} ({})"
+        )  # fmt: skip
+        columns = sql.SQL(", ").join(map(sql.Identifier, names))
+        cursor.execute(sql.SQL(statement).format(sql.Identifier(name), columns))
 
 
 def query(

@@ -60,6 +60,22 @@ def file_key(table: str, partition: str, rows: int, checksum: str) -> str:
     return f"{table}/{partition}-{rows}-{checksum}.parquet"
 
 
+def keys_of(table: str, partition: str, rows: int, total: int) -> list[str]:
+    """Where a partition of this fingerprint may lie: by itself, or, where it was restored but for
+    some rows, in the file that holds those as well."""
+    parts = ArchivedPartition.objects.filter(
+        table=table, partition=partition, dropped_at=None, left_out__gt=0
+    )
+    return [
+        file_key(table, partition, rows, checksum(total)),
+        *(
+            file_key(table, partition, rows + one.left_out,
+                     checksum(total + int(one.left_out_checksum, 16)))
+            for one in parts
+        ),
+    ]  # fmt: skip
+
+
 def load(store: Store, key: str) -> Manifest | None:
     """The manifest of a Parquet file, or of its own key; None where there is none.
 
@@ -75,6 +91,11 @@ def load(store: Store, key: str) -> Manifest | None:
         return Manifest(**found, columns=columns)
     except (TypeError, KeyError) as error:
         raise StoreError(f"{key}: not a manifest: {error}") from error
+
+
+def first(store: Store, keys: list[str]) -> Manifest | None:
+    """The first manifest that there is of these files."""
+    return next(filter(None, (load(store, key) for key in keys)), None)
 
 
 def manifests(store: Store, table: str = "", partition: str = "") -> list[Manifest]:
@@ -186,15 +207,16 @@ def require_verified(cursor, declared, name: str) -> None:
     cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(name)))
     settle_session(cursor)
     rows, total = fingerprint(cursor, name, columns_of(cursor, name))
-    key = file_key(declared.name, name, rows, checksum(total))
+    keys = keys_of(declared.name, name, rows, total)
     try:
         store = get()
-        manifest = load(store, key)
-        size = store.size(key)
+        manifest = first(store, keys)
+        size = store.size(manifest.key) if manifest else None
     except StoreError as error:
         raise NotArchived(f"{name}: the archive cannot be asked: {error}") from error
     if manifest is None:
         raise NotArchived(f"{name} has changed since it was archived: run manage.py archive")
+    key = manifest.key
     if size != manifest.bytes:
         raise NotArchived(f"{name}: {key} has {size} bytes, not {manifest.bytes}: run "
                           "manage.py archive")  # fmt: skip

@@ -137,6 +137,10 @@ class ArchivedPartition(models.Model):
     verified_at = models.DateTimeField()
     dropped_at = models.DateTimeField(null=True, help_text="Empty: its rows are here, too.")
     held_until = models.DateTimeField(null=True, help_text="A restored partition stays until then.")
+    left_out = models.BigIntegerField(
+        default=0, db_default=0, help_text="Rows that did not fit any more when it was restored."
+    )
+    left_out_checksum = models.TextField(default="", db_default="", blank=True)
 
     class Meta:
         db_table = "archived_partitions"

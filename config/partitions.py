@@ -42,6 +42,8 @@ class PartitionedTable:
     periods before the current one are kept, or 0 for all. `before_drop(cursor, name)` runs in the
     transaction that drops the detached table `name`: what depended on its rows is settled there.
     `after_restore(cursor, name)` is the same for a partition that came back from the archive.
+    `leave_out(cursor, name)` deletes, before that is attached, the rows that the table cannot hold
+    any more, and returns how many; the archive goes on holding them.
     `archive`: whether its partitions go to the archive, where there is one, before they go.
     """
 
@@ -52,6 +54,7 @@ class PartitionedTable:
     keep: Callable[[], int] = lambda: 0
     before_drop: Callable[[object, str], None] | None = None
     after_restore: Callable[[object, str], None] | None = None
+    leave_out: Callable[[object, str], int] | None = None
     archive: bool = False
 
 

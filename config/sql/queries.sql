@@ -188,6 +188,30 @@ SELECT
 FROM {table}
 
 
+-- name: unique_keys
+-- The unique indexes of a table: whether it is the primary key, and the columns in their order.
+SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.place)
+FROM pg_index AS i
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(%(table)s) AND i.indisunique
+    AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indnullsnotdistinct
+GROUP BY i.indexrelid, i.indisprimary
+ORDER BY i.indisprimary DESC, i.indexrelid
+
+-- name: cascading_keys
+-- The foreign keys of a table whose rows go with those they refer to: which table, the columns on
+-- this side, and on that.
+SELECT c.confrelid::regclass::text,
+    array_agg(mine.attname::text ORDER BY k.place), array_agg(theirs.attname::text ORDER BY k.place)
+FROM pg_constraint AS c
+CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (mine, theirs, place)
+JOIN pg_attribute AS mine ON mine.attrelid = c.conrelid AND mine.attnum = k.mine
+JOIN pg_attribute AS theirs ON theirs.attrelid = c.confrelid AND theirs.attnum = k.theirs
+WHERE c.conrelid = to_regclass(%(table)s) AND c.contype = 'f' AND c.confdeltype = 'c'
+GROUP BY c.oid, c.confrelid
+ORDER BY c.confrelid, c.oid
+
 -- name: wal_position
 -- How far the log of this primary has come, in bytes.
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint

@@ -244,6 +244,21 @@ WITH found AS (
 )
 SELECT (SELECT count(*) FROM found), (SELECT count(*) FROM inserted)
 
+-- name: leave_out_pairs
+-- Deletes from a month that is to come back what would show a pair twice, or one that is over.
+DELETE FROM {month} AS old
+WHERE EXISTS (
+    SELECT FROM matches AS m WHERE m.seeker_id = old.seeker_id AND m.offer_id = old.offer_id
+) OR old.state = 'suggested' AND (
+    EXISTS (
+        SELECT FROM match_dismissals AS d
+        WHERE d.seeker_id = old.seeker_id AND d.offer_id = old.offer_id
+    ) OR EXISTS (
+        SELECT FROM items AS i
+        WHERE i.id IN (old.seeker_id, old.offer_id) AND (i.status <> 'open' OR i.is_deleted)
+    )
+)
+
 -- name: expire_pairs
 -- Expires the suggestions between an item and others that nobody has confirmed.
 UPDATE matches SET state = 'expired', updated_at = now()

@@ -3,7 +3,6 @@ import os
 import resource
 import subprocess
 import sys
-import uuid
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 
@@ -12,7 +11,6 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
-from moto.server import ThreadedMotoServer
 
 from config import archive, archived, doctor, metrics, parquet, partitions, retention, stores
 from config.models import ArchivedPartition
@@ -52,37 +50,6 @@ def events(only_new_partitions):
         for (name,) in cursor.fetchall():
             cursor.execute(f"DROP TABLE {name}")
         cursor.execute(f"DROP TABLE {TABLE}")
-
-
-@pytest.fixture
-def folder(settings, tmp_path):
-    """An archive in a directory."""
-    settings.ARCHIVE_URL = str(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def bucket(settings, monkeypatch):
-    """An archive behind the S3 API of a server on loopback."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "a-secret-for-tests")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings.ARCHIVE_S3_ENDPOINT = f"http://{host}:{port}"
-    name = f"archive-{uuid.uuid4().hex}"  # the servers of one process share what they hold
-    settings.ARCHIVE_URL = f"s3://{name}/old"
-    stores.get()._fs.mkdir(name)
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def store(request):
-    """Each kind of archive in turn."""
-    request.getfixturevalue(request.param)
-    return stores.get()
 
 
 def days_ago(days: int) -> date:

@@ -141,6 +141,9 @@ class Command(BaseCommand):
         if verbosity:
             self.stdout.write(f"{back.name} is back with {back.rows:,} rows; it stays until "
                               f"{back.held_until:%Y-%m-%d %H:%M} UTC")  # fmt: skip
+            if back.left_out:
+                self.stdout.write(f"{back.left_out:,} rows do not fit any more; the archive alone "
+                                  "has them: archive query")  # fmt: skip
 
     def _query(self, *, table, since, until, columns, where, format, output, **options):
         if since >= until:
