@@ -1,4 +1,4 @@
-"""How this project's tokens and permissions read in the OpenAPI document."""
+"""How this project's tokens, permissions and idempotency keys read in the OpenAPI document."""
 
 from typing import Any
 
@@ -6,9 +6,19 @@ from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import build_bearer_security_scheme_object
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework.permissions import SAFE_METHODS
 
+from config.idempotency import HEADER
 from config.tokens import PublicRead
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    HEADER,
+    str,
+    OpenApiParameter.HEADER,
+    description="1 to 255 visible ASCII characters. Sent again within 24 hours, the request is"
+    " answered as it was the first time.",
+)
 
 
 class TokenScheme(OpenApiAuthenticationExtension):

@@ -28,6 +28,7 @@ from config.sqlfiles import queries
 
 _LOCALES = {"b": "builtin", "c": "libc", "i": "icu"}
 _LOCK = "spyglass restore"
+LEAVING_SECONDS = 2  # a session that has ended, ours too, is listed a little longer
 
 
 class RestoreError(Exception):
@@ -163,12 +164,20 @@ def _check_unused(server: psycopg.Connection, name: str) -> None:
     if tables := _tables(name):
         raise RestoreError(f"the database {name} holds {tables} tables: --force puts the backup in "
                            "its place, and keeps it under another name")  # fmt: skip
-    [sessions] = server.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [name]
-    ).fetchone()
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while (sessions := _sessions(server, name)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     if sessions:
         raise RestoreError(f"{sessions} sessions use the database {name}: stop what they belong to,"
                            " or say --force")  # fmt: skip
+
+
+def _sessions(server: psycopg.Connection, name: str) -> int:
+    return server.execute(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = %s AND backend_type = 'client backend'",
+        [name],
+    ).fetchone()[0]
 
 
 def _create(server: psycopg.Connection, name: str, manifest: Manifest) -> None:

@@ -152,7 +152,7 @@ def confirm_match(*, match_id: int, user) -> Match:
         side = f"{mine}_confirmed_at"
         if getattr(match, side):
             return match
-        if not (_is_live(match.seeker) and _is_live(match.offer)):
+        if not (match.seeker.is_live and match.offer.is_live):
             raise MatchIsOver(Match.State.EXPIRED)
         now = timezone.now()
         both = getattr(match, f"{other}_confirmed_at") is not None
@@ -289,10 +289,6 @@ def _reopen(match: Match) -> None:
             over = {"expires_at": None} if _is_over(item) else {}
             _write(item, {"status": Item.Status.OPEN} | over)
             submit_match(owner=item.owner, item=item, priority=MatchJob.Priority.CHANGE)
-
-
-def _is_live(item: Item) -> bool:
-    return item.status == Item.Status.OPEN and not item.is_deleted
 
 
 def _is_over(item: Item) -> bool:

@@ -215,7 +215,7 @@ class ItemAdmin(_Styled):
             more_matches=matches.after is not None,
             jobs=[_shown_job(job) for job in _jobs_of(item)],
             history=_history(item),
-            may_match=_is_live(item) and request.user.has_perm("matching.change_item"),
+            may_match=item.is_live and request.user.has_perm("matching.change_item"),
             may_remove=not item.is_deleted and request.user.has_perm("matching.delete_item"),
         )
 
@@ -223,7 +223,7 @@ class ItemAdmin(_Styled):
     def match_view(self, request: HttpRequest, item_id: int) -> HttpResponse:
         """Look for the item's counterparts once more."""
         item = _item_of(item_id)
-        if not _is_live(item):
+        if not item.is_live:
             raise Http404("this item is not open")
         try:
             job = queue.submit_match(
@@ -257,10 +257,6 @@ def _item_of(object_id: int | str) -> Item:
     if item is None:
         raise Http404(f"no item {text[:50]}")
     return item
-
-
-def _is_live(item: Item) -> bool:
-    return item.status == Item.Status.OPEN and not item.is_deleted
 
 
 def _jobs_of(item: Item):

@@ -184,6 +184,11 @@ class Item(models.Model):
     def __str__(self) -> str:
         return f"{self.kind}: {self.title[:60]}"
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it may be matched: open, and not deleted."""
+        return self.status == self.Status.OPEN and not self.is_deleted
+
 
 class ItemBucket(models.Model):
     """A live item with a place, by cell and category. Kept by the triggers on `Item`."""

@@ -20,8 +20,9 @@ from catalog.api import examples, serializers
 from catalog.rows import NAME_LENGTH
 from catalog.slugs import slug as slug_of
 from config import caching, problems
-from config.idempotency import HEADER, idempotent
+from config.idempotency import idempotent
 from config.metrics import ITEM_SEARCH_LATENCY
+from config.openapi import IDEMPOTENCY_KEY
 from config.pagination import PAGE_DEPTH_CAP, check_depth, decode_cursor, encode_cursor
 from config.problems import Problem
 from config.rendering import OrjsonParser, dumps
@@ -38,14 +39,6 @@ PRODUCT_TTL = 300
 SUGGEST_TTL = 60
 CATEGORIES_TTL = 600
 RECENT_TTL = 120
-
-_IDEMPOTENCY_KEY = OpenApiParameter(
-    HEADER,
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. Sent again within 24 hours, the request is"
-    " answered as it was the first time.",
-)
 
 
 class CatalogView(APIView):
@@ -220,7 +213,7 @@ class SnapshotsView(APIView):
         " or as NDJSON. Valid rows are recorded and the others reported; sending a row again is"
         " harmless. They show in the catalog with the next refresh.",
         tags=["catalog"],
-        parameters=[_IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY],
         request={
             "application/json": serializers.SnapshotSerializer(many=True),
             "application/x-ndjson": serializers.SnapshotSerializer,

@@ -11,14 +11,15 @@ from django.conf import settings
 from django.db import close_old_connections, transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import caching, problems, retention
-from config.idempotency import HEADER, idempotent
+from config.idempotency import idempotent
+from config.openapi import IDEMPOTENCY_KEY
 from config.problems import Problem, invalid_fields
 from config.rendering import OrjsonParser, dumps
 from config.tokens import HasScope, PublicRead
@@ -40,14 +41,6 @@ STREAM_SECONDS = 60  # then the client connects again, and misses nothing
 STREAM_PAUSE = 0.5
 STREAM_HEARTBEAT = 15
 
-_IDEMPOTENCY_KEY = OpenApiParameter(
-    HEADER,
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. Sent again within 24 hours, the request is"
-    " answered as it was the first time.",
-)
-
 
 class PollsView(APIView):
     """Where sources say what is open."""
@@ -62,7 +55,7 @@ class PollsView(APIView):
         " that is older than the last is `late` and changes nothing either. The first poll is the"
         " baseline. A source that is not known is made.",
         tags=["discovery"],
-        parameters=[_IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.PollBody,
         responses={
             200: serializers.PollReportSerializer,

@@ -12,7 +12,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import caching, problems
-from config.idempotency import HEADER, idempotent
+from config.idempotency import idempotent
+from config.openapi import IDEMPOTENCY_KEY
 from config.pagination import decode_cursor, encode_cursor
 from config.problems import Problem, invalid, invalid_fields
 from config.rendering import dumps
@@ -24,13 +25,6 @@ from discovery.models import Watch
 
 _WATCH_ID = OpenApiParameter(
     "watch_id", int, OpenApiParameter.PATH, description="The id of a watch of yours."
-)
-_IDEMPOTENCY_KEY = OpenApiParameter(
-    HEADER,
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. Sent again within 24 hours, the request is"
-    " answered as it was the first time.",
 )
 _NEW = {
     "name": "Dinner for two",
@@ -129,7 +123,7 @@ class WatchesView(WatchOwnerView):
         description="Openings from now on that fit are told by the channel. What is left out will"
         f" do as it is; at most {watches.WATCHES} watches.",
         tags=["watches"],
-        parameters=[_IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.WatchBody,
         responses={
             201: serializers.WrittenWatchSerializer,

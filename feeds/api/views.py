@@ -13,8 +13,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import caching, problems
-from config.idempotency import HEADER, idempotent
+from config.idempotency import idempotent
 from config.metrics import ITEM_SEARCH_LATENCY
+from config.openapi import IDEMPOTENCY_KEY
 from config.pagination import decode_cursor, encode_cursor
 from config.problems import Problem, invalid_fields
 from config.rendering import OrjsonParser, dumps
@@ -34,13 +35,6 @@ _COMMENT_ID = OpenApiParameter(
 )
 _PERSON_ID = OpenApiParameter(
     "person_id", int, OpenApiParameter.PATH, description="The id of a person."
-)
-_IDEMPOTENCY_KEY = OpenApiParameter(
-    HEADER,
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. Sent again within 24 hours, the request is"
-    " answered as it was the first time.",
 )
 _DONE = OpenApiResponse(description="It is so now, whether or not it was before.")
 
@@ -98,7 +92,7 @@ class PostsView(MemberView):
         summary="Post something",
         description="Followers see it from now on.",
         tags=["posts"],
-        parameters=[_IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.PostBody,
         responses={
             201: serializers.PostSerializer,
@@ -303,7 +297,7 @@ class CommentsView(APIView):
         operation_id="comments_create",
         summary="Comment on a post",
         tags=["comments"],
-        parameters=[_POST_ID, _IDEMPOTENCY_KEY],
+        parameters=[_POST_ID, IDEMPOTENCY_KEY],
         request=serializers.CommentBody,
         responses={
             201: serializers.CommentSerializer,

@@ -17,8 +17,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import caching, problems
-from config.idempotency import HEADER, idempotent
+from config.idempotency import idempotent
 from config.metrics import ITEM_SEARCH_LATENCY
+from config.openapi import IDEMPOTENCY_KEY
 from config.pagination import decode_cursor, encode_cursor
 from config.problems import Problem, invalid, invalid_fields
 from config.rendering import dumps
@@ -44,13 +45,6 @@ _MATCH_ID = OpenApiParameter(
 )
 _TASK_ID = OpenApiParameter(
     "task_id", UUID, OpenApiParameter.PATH, description="The task_id that POST match gave."
-)
-_IDEMPOTENCY_KEY = OpenApiParameter(
-    HEADER,
-    str,
-    OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters. Sent again within 24 hours, the request is"
-    " answered as it was the first time.",
 )
 
 
@@ -94,7 +88,7 @@ class ItemsView(OwnerView):
         description="It can be found at once, by its words and place, and a search for its"
         " counterparts is submitted with it.",
         tags=["items"],
-        parameters=[_IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.ItemBody,
         responses={
             201: serializers.WrittenItemSerializer,
@@ -273,7 +267,7 @@ class MatchView(OwnerView):
         description="Of an item of yours, or of a description of something that is not posted."
         " Answers at once; Location says where the results will be.",
         tags=["matches"],
-        parameters=[_IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.MatchRequestSerializer,
         responses={
             202: serializers.JobSerializer,
