@@ -41,8 +41,7 @@ READER = """
 import json, sys, django
 django.setup()
 from django.contrib.auth import get_user_model
-from django.test import override_settings
-from drf_spectacular.generators import SchemaGenerator
+from django.urls import get_resolver
 from rest_framework.test import APIClient
 from config import caching
 
@@ -54,8 +53,15 @@ def read(path):
     answer = client.get(path, headers={"host": "localhost"})
     return answer.status_code, b"" if answer.streaming else answer.content
 
-paths = [path for path, methods in SchemaGenerator().get_schema(public=True)["paths"].items()
-         if "get" in methods and "{" not in path and "stream" not in path]
+def walk(patterns, prefix="/"):
+    for one in patterns:
+        path = prefix + str(one.pattern)
+        if hasattr(one, "url_patterns"):
+            yield from walk(one.url_patterns, path)
+        elif "api/v1/" in path and "<" not in path and "stream" not in path:
+            yield path
+
+paths = list(walk(get_resolver().url_patterns))
 first = {path: read(path) for path in paths}
 good = {path: body for path, (status, body) in first.items() if status == 200}
 stable = {path for path in good if read(path) == first[path]}
@@ -221,7 +227,9 @@ def test_a_populated_database_upgrades_while_the_code_before_reads(chain, positi
         assert migrate.returncode == 0, said
         assert meanwhile > 1
         assert "Applying" in said
-        run([sys.executable, "-c", REFRESH_AND_COMPARE], PROJECT, today)
+        # Where data of another domain came, and from the newest: the others hold the same data.
+        if "0001_initial" in list(states().values())[position] or position == len(states()) - 1:
+            run([sys.executable, "-c", REFRESH_AND_COMPARE], PROJECT, today)
         assert _ask(reader, "end", log)["faults"] == {}
     finally:
         reader.kill()
