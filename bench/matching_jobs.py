@@ -8,7 +8,6 @@ import threading
 from bench.harness import Bench, Figure, figure, median, say
 
 SAMPLES = 200
-IMPORTED = 30_000
 ROUNDS = 3
 _PROBES = "bench.matching_probes"
 _RATE = re.compile(r"\(([\d,]+) rows/s\)")

@@ -1,4 +1,4 @@
-"""What every installation does: sign of life, partitions ahead, retention of the shared tables."""
+"""What every installation does: sign of life, samples, partitions, backup, archive, retention."""
 
 from datetime import timedelta
 from pathlib import Path

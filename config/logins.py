@@ -97,7 +97,8 @@ def unlock(*, name: str = "", address: str = "") -> bool:
     """
     done = True
     if name:
-        done = _give_back(NAME, name_key(name)) and _give_back(BROWSER, name_key(name))
+        done = _give_back(NAME, name_key(name))
+        done = _give_back(BROWSER, name_key(name)) and done
     if address:
         done = _give_back(ADDRESS, normalized_address(address)) and done
     return done

@@ -1,4 +1,4 @@
-"""Tables of the shared machinery: leases, job runs, read-model state, idempotency, tokens."""
+"""Tables of the shared machinery: jobs, signs of life, read models, archive, keys, tokens, logs."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -25,7 +25,7 @@ class Lease(models.Model):
 
 
 class JobRun(models.Model):
-    """One attempt of one job. Written by `config.jobs`; pruned after JOB_RUNS_RETENTION_DAYS."""
+    """One attempt of one job. Written by `config.runs`; pruned after JOB_RUNS_RETENTION_DAYS."""
 
     class State(models.TextChoices):
         RUNNING = "running"

@@ -94,12 +94,12 @@ def write(file, columns: list[Column], cursor) -> int:
     return total
 
 
-def batches(file, names: list[str] | None = None, row_groups: list[int] | None = None) -> Iterator:
+def batches(file, names: list[str]) -> Iterator:
     """Arrow batches of FETCH_ROWS of a Parquet file, of some columns, one row group at a time."""
     import pyarrow.parquet as pq
 
     opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=1024 * 1024)
-    yield from opened.iter_batches(FETCH_ROWS, row_groups=row_groups, columns=names)
+    yield from opened.iter_batches(FETCH_ROWS, columns=names)
 
 
 def rows(batch) -> Iterator[tuple]:

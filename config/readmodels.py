@@ -66,7 +66,8 @@ class ReadModel:
     `refresh(full, progress) -> Refreshed` commits by itself and may be killed at any line; what it
     changes raises the generation in the same transaction (`config_raise_generation`);
     `reconcile(fix, progress) -> Reconciled`; `backlog() -> int` counts the changes that wait;
-    `max_age`: older than this it is stale.
+    `max_age`: older than this it is stale. `refresh_job`: the job that refreshes it, by default
+    `refresh_<app>`; those that compare and mend are `reconcile_<app>` and `mend_<app>`.
     """
 
     name: str
@@ -76,6 +77,11 @@ class ReadModel:
     reconcile: Callable[[bool, Progress], Reconciled]
     backlog: Callable[[], int]
     max_age: timedelta
+    refresh_job: str = ""
+
+    def job(self, what: str) -> str:
+        """The name of the job that does it: `refresh`, `reconcile` or `mend`."""
+        return self.refresh_job if what == "refresh" and self.refresh_job else f"{what}_{self.app}"
 
 
 @dataclass(frozen=True)

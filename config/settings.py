@@ -28,6 +28,14 @@ def _between(name: str, default: int, least: int, most: int) -> int:
     return value
 
 
+def _one_of(name: str, *allowed: str) -> str:
+    """A word, the first of `allowed` by default. Raises ImproperlyConfigured."""
+    value = env.str(name, default=allowed[0])
+    if value not in allowed:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
 EMBEDDED = env.bool("SPYGLASS_EMBEDDED", default=False)
 VAR_DIR = Path(env.str("SPYGLASS_VAR", default=str(BASE_DIR / "var")))
 VERSION = "0.1.0"
@@ -496,7 +504,7 @@ EMBEDDER_PREVIOUS = env.str("EMBEDDER_PREVIOUS", default="")
 # --- Matching ---------------------------------------------------------------------------------
 
 # How vectors are searched: auto (by what a filter leaves), exact (all are compared), off.
-MATCHING_VECTOR = env.str("MATCHING_VECTOR", default="auto")
+MATCHING_VECTOR = _one_of("MATCHING_VECTOR", "auto", "exact", "off")
 MATCHING_MATCHES_RETENTION_MONTHS = env.int("MATCHING_MATCHES_RETENTION_MONTHS", default=24)
 MATCHING_AUDIT_RETENTION_MONTHS = env.int("MATCHING_AUDIT_RETENTION_MONTHS", default=24)
 MATCHING_DELETED_ITEMS_RETENTION_DAYS = env.int("MATCHING_DELETED_ITEMS_RETENTION_DAYS", default=30)
@@ -567,8 +575,10 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Spyglass <spyglass@l
 
 # How counts are kept: inline (added at once, unless somebody else writes to the same row) or
 # deferred (added by the fold). COUNTERS_MODES names exceptions: posts.likes_count=deferred,…
-COUNTERS_MODE = env.str("COUNTERS_MODE", default="inline")
+COUNTERS_MODE = _one_of("COUNTERS_MODE", "inline", "deferred")
 COUNTERS_MODES = env.dict("COUNTERS_MODES", default={})
+if _odd := {*COUNTERS_MODES.values()} - {"inline", "deferred"}:
+    raise ImproperlyConfigured(f"COUNTERS_MODES knows inline and deferred, not {min(_odd)!r}")
 COUNTERS_WORKERS = env.int("COUNTERS_WORKERS", default=1)  # processes of one `manage.py worker`
 COUNTERS_FOLD_SECONDS = env.float("COUNTERS_FOLD_SECONDS", default=1)
 # Batches of events, of 500 at most, that may wait; beyond it events are refused with 503.
@@ -579,7 +589,7 @@ COUNTERS_DEAD_LETTERS_DAYS = env.int("COUNTERS_DEAD_LETTERS_DAYS", default=30)
 
 # How posts come to those who follow: pull (looked up when read), push (delivered when posted),
 # hybrid (delivered, but for authors with many followers and readers who are idle).
-FEEDS_MODE = env.str("FEEDS_MODE", default="hybrid")
+FEEDS_MODE = _one_of("FEEDS_MODE", "hybrid", "push", "pull")
 FEEDS_CAP = env.int("FEEDS_CAP", default=1_000)  # posts that a kept timeline holds at least
 FEEDS_PULL_FOLLOWERS = env.int("FEEDS_PULL_FOLLOWERS", default=20_000)  # of an author who is pulled
 # From so many followers on, an author is pulled as well whose posts would be written more often a

@@ -74,7 +74,7 @@ def count(scope: str, caller: str, limit: int, window: int) -> float | None:
     now = time.time()
     answer = caching.attempt(
         lambda: caching.script(_COUNT)(
-            keys=_keys(scope, caller, window),
+            keys=_keys(scope, caller, window, now),
             args=[limit, window * 1000, int(now % window * 1000)],
         ),
         fallback=None,
@@ -84,13 +84,13 @@ def count(scope: str, caller: str, limit: int, window: int) -> float | None:
 
 def forget(scope: str, caller: str, window: int) -> bool:
     """Start `caller` from 0 again; False while Valkey is away."""
-    keys = _keys(scope, caller, window)
+    keys = _keys(scope, caller, window, time.time())
     return caching.attempt(lambda: caching.valkey().delete(*keys) >= 0, fallback=False)
 
 
-def _keys(scope: str, caller: str, window: int) -> list[str]:
-    """The counters of this window and of the one before."""
-    index = int(time.time() // window)
+def _keys(scope: str, caller: str, window: int, now: float) -> list[str]:
+    """The counters of the window at `now` and of the one before."""
+    index = int(now // window)
     prefix = caching.prefixed(f"throttle:{scope}:{caller}")
     return [f"{prefix}:{index}", f"{prefix}:{index - 1}"]
 

@@ -39,5 +39,6 @@ register(
         reconcile=_reconcile,
         backlog=queries.waiting,
         max_age=timedelta(minutes=10),
+        refresh_job="fold_counters",
     )
 )

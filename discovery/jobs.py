@@ -49,3 +49,13 @@ def slide_window(run: Run) -> int:
 def reconcile_discovery(run: Run) -> int:
     """The rows are the differences found."""
     return readmodels.reconcile_app("discovery", run)
+
+
+@job(
+    name="mend_discovery",
+    timeout=timedelta(minutes=10),
+    description="Compare the feed with what is open, and mend what differs.",
+)
+def mend_discovery(run: Run) -> int:
+    """On demand only: staff start it where `reconcile_discovery` found differences."""
+    return readmodels.reconcile_app("discovery", run, fix=True)

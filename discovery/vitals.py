@@ -9,7 +9,6 @@ from config.vitals import Question, Vital, register
 from discovery import queries
 
 DELIVERY_LATE_SECONDS = 300
-FEED_LATE_SECONDS = 120
 DROPS_LATE = 1_000
 
 

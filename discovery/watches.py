@@ -158,7 +158,7 @@ def _checked(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any
     whole = {**before, **values}
     if values.get("channel") == Watch.Channel.NONE and "target" not in values:
         whole["target"] = ""
-    errors = _halves(whole, values) | _reversed(whole, values)
+    errors = _halves(whole) | _reversed(whole, values)
     if {"source", "venues"} & values.keys():
         errors |= _unknown(whole, values)
     if {"channel", "target"} & values.keys() and not errors:
@@ -174,7 +174,7 @@ def _checked(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any
     return values
 
 
-def _halves(whole: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+def _halves(whole: Mapping[str, Any]) -> dict[str, str]:
     """What is missing of fields that go together."""
     errors = {}
     for names in (_PLACE, _QUIET):

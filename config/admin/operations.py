@@ -3,7 +3,7 @@
 import json
 
 from django.conf import settings
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -277,35 +277,12 @@ class ReadModelAdmin(ModelAdmin):
 
     @posted("config.change_readmodelstate")
     def start_view(self, request: HttpRequest, name: str, what: str) -> HttpResponse:
-        """Refresh, reconcile or mend: by the app's job where it has one, else here and now."""
+        """Refresh, reconcile or mend, by the job that does it."""
         model = readmodels.all().get(name)
         if model is None or what not in {"refresh", "reconcile", "mend"}:
             raise Http404(f"no read model {name!r}, or nothing called {what!r} to do with it")
-        job = f"{what}_{model.app}"
-        if job in jobs.all():
-            start_job(request, job)
-        else:
-            _work_here(request, model, what)
+        start_job(request, model.job(what))
         return redirect("admin:config_readmodelstate_changelist")
-
-
-def _work_here(request: HttpRequest, model: readmodels.ReadModel, what: str) -> None:
-    """For apps without a job: in this request, within the web's statement timeout."""
-    try:
-        if what == "refresh":
-            done = readmodels.refresh(model)
-            messages.success(request, f"{model.name} is refreshed: {done.rows:,} rows.")
-            return
-        found = readmodels.reconcile(model, fix=what == "mend")
-    except Exception as error:  # noqa: BLE001 - whatever it is, staff read it here
-        messages.error(request, f"{model.name}: {type(error).__name__}: {error}")
-        return
-    text = f"{model.name}: {found.checked:,} rows compared, {found.count:,} differ"
-    messages.add_message(
-        request,
-        messages.WARNING if found.count and not found.fixed else messages.SUCCESS,
-        f"{text}; mended." if found.fixed and found.count else f"{text}.",
-    )
 
 
 def _shown(state: ModelStatus) -> dict:
@@ -324,7 +301,6 @@ def _shown(state: ModelStatus) -> dict:
         "duration": span(state.duration_ms / 1000) if state.duration_ms is not None else "–",
         "rows": number(state.rows),
         "reconciled": ago(state.reconciled_at) if state.reconciled_at else "never",
-        "mendable": f"mend_{state.app}" in jobs.all() or f"reconcile_{state.app}" not in jobs.all(),
     }
 
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from config.admin.base import ReadOnlyAdmin, badge
+from config.admin.base import ReadOnlyAdmin, badge, shortened
 from discovery import queries
 from discovery.models import Source, Venue
 
@@ -33,11 +33,6 @@ SOURCE_MEANINGS = {
 def source_state(state: str) -> str:
     """A badge for a source's state, as `queries.source_overview` has it."""
     return badge(state, _SOURCE_LEVELS[state], SOURCE_MEANINGS[state])
-
-
-def shortened(text: str, length: int = 80) -> str:
-    """`text` as it fits a list."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def reason(text: str) -> str:

@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from unfold.decorators import display
 
-from config.admin.base import ago, badge, number, render, span
+from config.admin.base import ago, badge, number, render, shortened, span
 from discovery import charts, queries
 from discovery.admin.base import (
     RecentFilter,
@@ -19,7 +19,6 @@ from discovery.admin.base import (
     StyledAdmin,
     id_of,
     named,
-    shortened,
     source_link,
     venue_link,
 )

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from unfold.decorators import action, display
 
-from config.admin.base import COUNT_LIMIT, ago, badge, number, posted, render, span
+from config.admin.base import COUNT_LIMIT, ago, badge, number, posted, render, shortened, span
 from discovery import queries
 from discovery.admin.base import (
     RecentFilter,
@@ -23,7 +23,6 @@ from discovery.admin.base import (
     id_of,
     named,
     reason,
-    shortened,
     venue_link,
 )
 from discovery.admin.masking import shown_error, shown_target

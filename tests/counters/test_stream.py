@@ -23,8 +23,6 @@ from tests.people import Person
 
 pytestmark = pytest.mark.django_db
 
-VIEWS = "posts.views_count"
-
 
 def today() -> str:
     return datetime.now(UTC).date().isoformat()

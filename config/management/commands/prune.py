@@ -33,7 +33,7 @@ class Command(BaseCommand):
             type=seconds,
             default=retention.DEFAULT_BUDGET,
             metavar="SECONDS",
-            help="stop after this long (default: %(default)s)",
+            help=f"stop after this long (default: {retention.DEFAULT_BUDGET.total_seconds():.0f})",
         )
 
     def handle(self, *args, names, dry_run, budget, verbosity, **options):
