@@ -1,17 +1,6 @@
 """What expires in the catalog, besides whole months of snapshots (`partitions.py`)."""
 
-from datetime import timedelta
-
-from django.conf import settings
-from django.utils import timezone
-
-from config.retention import Rule, register
-
-
-def _expired_runs() -> dict | None:
-    days = settings.CATALOG_INGEST_RUNS_RETENTION_DAYS
-    return {"before": timezone.now() - timedelta(days=days)} if days else None
-
+from config.retention import Rule, days_before, register
 
 # Rejects first: they refer to their run.
 register(
@@ -19,7 +8,7 @@ register(
         name="ingest_rejects",
         table="catalog_ingest_reject",
         condition="run_id IN (SELECT id FROM catalog_ingest_run WHERE started_at < %(before)s)",
-        parameters=_expired_runs,
+        parameters=days_before("CATALOG_INGEST_RUNS_RETENTION_DAYS"),
     )
 )
 register(
@@ -30,6 +19,6 @@ register(
             started_at < %(before)s AND NOT EXISTS (
                 SELECT FROM catalog_ingest_reject WHERE run_id = catalog_ingest_run.id
             )""",
-        parameters=_expired_runs,
+        parameters=days_before("CATALOG_INGEST_RUNS_RETENTION_DAYS"),
     )
 )

@@ -17,8 +17,7 @@ from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
 from config import archive, backup, jobs, limits, partitions, readmodels, runs, schedules, stores
-from config.models import ApiToken, JobRun
-from config.tokens import UNUSED_AFTER
+from config.models import UNUSED_AFTER, ApiToken, JobRun
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 

@@ -4,7 +4,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.utils import timezone
 
 from config import archive, backup, partitions, retention, runs, vitals
 from config.jobs import CANARY, Run, job
@@ -107,17 +106,12 @@ def prune(run: Run) -> int:
     return sum(done.rows for done in report)
 
 
-def _job_runs_end() -> dict | None:
-    days = settings.JOB_RUNS_RETENTION_DAYS
-    return {"before": timezone.now() - timedelta(days=days)} if days else None
-
-
 retention.register(
     retention.Rule(
         name="job_runs",
         table="config_jobrun",
         condition="started_at < %(before)s AND state <> 'running'",
-        parameters=_job_runs_end,
+        parameters=retention.days_before("JOB_RUNS_RETENTION_DAYS"),
     )
 )
 # The queue keeps its newest successes by itself (save_limit), but every failure.
@@ -126,7 +120,7 @@ retention.register(
         name="queue_failures",
         table="django_q_task",
         condition="stopped < %(before)s AND NOT success",
-        parameters=_job_runs_end,
+        parameters=retention.days_before("JOB_RUNS_RETENTION_DAYS"),
     )
 )
 retention.register(
@@ -148,18 +142,13 @@ retention.register(
 )
 
 
-def _tokens_end() -> dict | None:
-    days = settings.EXPIRED_TOKENS_RETENTION_DAYS
-    return {"before": timezone.now() - timedelta(days=days)} if days else None
-
-
 # Refused from the moment they expire; kept a while, so that staff see what expired.
 retention.register(
     retention.Rule(
         name="expired_tokens",
         table="config_apitoken",
         condition="expiry < %(before)s",
-        parameters=_tokens_end,
+        parameters=retention.days_before("EXPIRED_TOKENS_RETENTION_DAYS"),
         primary_key=("digest",),
     )
 )

@@ -1,5 +1,7 @@
 """Tables of the shared machinery: jobs, signs of life, read models, archive, keys, tokens, logs."""
 
+from datetime import timedelta
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
@@ -177,13 +179,14 @@ class IdempotencyRecord(models.Model):
         return f"{self.endpoint} {self.key}"
 
 
+UNUSED_AFTER = timedelta(days=90)  # staff are warned of such tokens
+
+
 class ApiTokenSet(models.QuerySet):
     """Verbs for tokens."""
 
     def unused(self) -> "ApiTokenSet":
         """Those that nobody has used for long, whenever they were issued."""
-        from config.tokens import UNUSED_AFTER
-
         limit = timezone.now() - UNUSED_AFTER
         return self.filter(
             models.Q(last_used_at__lt=limit) | models.Q(last_used_at=None, created__lt=limit)

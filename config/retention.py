@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from psycopg import sql
 
@@ -45,6 +47,16 @@ class Rule:
     parameters: Callable[[], dict | None]
     primary_key: tuple[str, ...] = ("id",)
     batch: int = BATCH_ROWS
+
+
+def days_before(setting: str) -> Callable[[], dict | None]:
+    """Parameters of a rule: `before`, as many days ago as the setting says; none where it is 0."""
+
+    def parameters() -> dict | None:
+        days = getattr(settings, setting)
+        return {"before": timezone.now() - timedelta(days=days)} if days else None
+
+    return parameters
 
 
 @dataclass(frozen=True)

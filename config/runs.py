@@ -7,6 +7,7 @@ Whatever kills the process, the next run finds the lease free (at once on this h
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -186,8 +187,12 @@ def heartbeat_ages() -> dict[str, float]:
 
 def worker_is_alive() -> bool:
     """Whether the worker gave a sign of life lately."""
-    age = heartbeat_ages().get(WORKER)
-    return age is not None and age <= settings.WORKER_HEARTBEAT_STALE_SECONDS
+    return is_alive(WORKER, within=settings.WORKER_HEARTBEAT_STALE_SECONDS)
+
+
+def is_alive(part: str, *, within: float) -> bool:
+    """Whether a part of the system gave a sign of life in the last so many seconds."""
+    return heartbeat_ages().get(part, math.inf) <= within
 
 
 def abandon_dead() -> int:

@@ -68,15 +68,19 @@ class Statements:
             cursor.execute(queries(self._app)[name], parameters)
             return cursor.fetchall()
 
+    def row(self, name: str, /, **parameters: Any) -> tuple | None:
+        """The first row, if there is one."""
+        with connection.cursor() as cursor:
+            cursor.execute(queries(self._app)[name], parameters)
+            return cursor.fetchone()
+
     def dicts(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         """All rows, each by the names of the columns."""
         return dicts(queries(self._app)[name], parameters)
 
     def value(self, name: str, /, **parameters: Any) -> Any:
         """The first column of the only row."""
-        with connection.cursor() as cursor:
-            cursor.execute(queries(self._app)[name], parameters)
-            return cursor.fetchone()[0]
+        return self.row(name, **parameters)[0]
 
     def count(self, name: str, /, **parameters: Any) -> int:
         """How many rows it wrote, or returned."""

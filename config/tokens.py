@@ -28,7 +28,6 @@ SCOPES = {
     "metrics": "Read /metrics from another host.",
 }
 TOUCH_EVERY = timedelta(minutes=1)
-UNUSED_AFTER = timedelta(days=90)  # staff are warned of such tokens
 _SECRET = re.compile(r"[0-9A-Za-z_-]{16,128}\Z")
 
 

@@ -54,7 +54,7 @@ def work(stop: threading.Event) -> None:
 
 def is_alive() -> bool:
     """Whether a counter worker gave a sign of life lately."""
-    return runs.heartbeat_ages().get(WORKER, float("inf")) < 30 + BEAT_SECONDS
+    return runs.is_alive(WORKER, within=30 + BEAT_SECONDS)
 
 
 def _fold_until(stop: threading.Event) -> None:

@@ -21,7 +21,7 @@ from django.utils import timezone
 from psycopg.errors import CheckViolation
 
 from config import caching, partitions, prepared, readmodels, tally
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from discovery.models import Source
 from discovery.polls import (
     ERROR_LENGTH,
@@ -36,6 +36,8 @@ from discovery.polls import (
     window,
     zone_of,
 )
+
+_sql = Statements("discovery")
 
 logger = logging.getLogger("spyglass.discovery")
 
@@ -203,7 +205,7 @@ def record_failure(*, source: Source, at: datetime, error: str) -> None:
     if source.is_paused:
         raise SourcePaused(f"{source.name} is paused")
     with transaction.atomic():
-        counted = _run(
+        counted = _sql.count(
             "note_failure",
             source=source.pk,
             polled_at=at,
@@ -218,7 +220,7 @@ def record_unchanged(*, source: Source, at: datetime) -> None:
     """The source says that nothing changed since (HTTP 304)."""
     with transaction.atomic():
         today = local_day(at, zone_of(source.timezone))
-        _run("note_unchanged", source=source.pk, polled_at=at, today=today)
+        _sql.count("note_unchanged", source=source.pk, polled_at=at, today=today)
         _note(source, Report(source.name, at, outcome="unchanged"), None)
 
 
@@ -235,7 +237,7 @@ def ensure_source(*, name: str, **fields: Any) -> Source:
 def begin_anew(*, source_id: int) -> None:
     """Forget what a source showed, because it shows something else from now on: its next poll is a
     baseline. Drops and statistics stay."""
-    _run("begin_anew", source=source_id)
+    _sql.count("begin_anew", source=source_id)
 
 
 def forget_calendars() -> int:
@@ -249,7 +251,7 @@ def forget_calendars() -> int:
 
 def ensure_buckets() -> int:
     """Make the missing buckets of every source's window; returns how many."""
-    return _run(
+    return _sql.count(
         "make_all_buckets",
         days=settings.DISCOVERY_WINDOW_DAYS,
         parts=settings.DISCOVERY_TIME_SLOTS,
@@ -259,7 +261,7 @@ def ensure_buckets() -> int:
 def describe_venues(*, source: Source, venues: Sequence[VenueDetails], seen_at: datetime) -> int:
     """Take in what a source says of its venues; returns how many are new or differ."""
     by_key = {venue.key: venue for venue in venues}.values()
-    return _run(
+    return _sql.count(
         "describe_venues",
         source=source.pk,
         seen_at=seen_at,
@@ -373,7 +375,7 @@ def _window(source: Source, first: date) -> tuple[dict[BucketKey, int], set[int]
     }
     found = _buckets(asked)
     if missing := [key for key in wanted if key not in found]:
-        _run(
+        _sql.count(
             "make_buckets",
             source=source.pk,
             days=[key.day for key in missing],
@@ -433,7 +435,7 @@ def _poll_parameters(polled_at: datetime, calendars: Sequence[str]) -> dict[str,
 def _note(source: Source, report: Report, milliseconds: float | None) -> None:
     counts = report.counts
     with transaction.atomic():
-        _run(
+        _sql.count(
             "note_scan",
             source=source.pk,
             polled_at=report.polled_at,
@@ -459,9 +461,3 @@ def _note(source: Source, report: Report, milliseconds: float | None) -> None:
                 ),
             ]
         )
-
-
-def _run(name: str, **parameters: Any) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
-        return cursor.rowcount

@@ -123,7 +123,7 @@ def retry_notifications(*, ids: Iterable[int]) -> int:
 
 def is_alive() -> bool:
     """Whether a notifier gave a sign of life lately."""
-    return runs.heartbeat_ages().get(NOTIFIER, float("inf")) < 30 + BEAT_SECONDS
+    return runs.is_alive(NOTIFIER, within=30 + BEAT_SECONDS)
 
 
 def not_before(

@@ -30,12 +30,14 @@ from django.db import (
 )
 
 from config import leases, runs
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from discovery import actions, providers
 from discovery.models import Source
 from discovery.polls import local_day, zone_of
 from discovery.providers import base
 from discovery.providers.base import Fetched, FetchFailed
+
+_sql = Statements("discovery")
 
 logger = logging.getLogger("spyglass.discovery")
 
@@ -80,8 +82,7 @@ async def poll(stop: asyncio.Event) -> None:
 
 def is_alive() -> bool:
     """Whether a poller looked for due sources lately."""
-    age = runs.heartbeat_ages().get(POLLER, float("inf"))
-    return age < LEASE.total_seconds() + HEARTBEAT_SECONDS
+    return runs.is_alive(POLLER, within=LEASE.total_seconds() + HEARTBEAT_SECONDS)
 
 
 def pause_after(*, floor: float, failures: int = 0, retry_after: float | None = None) -> float:
@@ -96,7 +97,7 @@ def pause_after(*, floor: float, failures: int = 0, retry_after: float | None = 
 def claim(*, limit: int, busy: Sequence[int] = ()) -> list[Claim]:
     """Take up to so many sources that are due, none of `busy`."""
     lease = leases.new_owner()
-    rows = _rows(
+    rows = _sql.rows(
         "claim_sources",
         providers=[str(name) for name in providers.PROVIDERS],
         busy=list(busy),
@@ -112,7 +113,7 @@ def claim(*, limit: int, busy: Sequence[int] = ()) -> list[Claim]:
 def keep(claims: Sequence[Claim]) -> dict[int, str]:
     """Push the end of the leases out; {id: name} of the sources whose leases still hold."""
     return dict(
-        _rows(
+        _sql.rows(
             "keep_source_leases",
             sources=[each.source.pk for each in claims],
             leases=[each.lease for each in claims],
@@ -418,9 +419,3 @@ def _fingerprint(claimed: Claim) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-def _rows(name: str, **parameters: Any) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("discovery")[name], parameters)
-        return cursor.fetchall()

@@ -2,23 +2,12 @@
 
 from datetime import timedelta
 
-from django.conf import settings
 from django.utils import timezone
 
-from config.retention import Rule, register
+from config.retention import Rule, days_before, register
 
 SILENCE = timedelta(days=7)
 CLOSURES_KEPT = timedelta(days=2)  # longer than any cooldown
-
-
-def _days_before(name: str):
-    """The moment so many days ago as the setting says; None where that is 0."""
-
-    def parameters() -> dict | None:
-        days = getattr(settings, name)
-        return {"before": timezone.now() - timedelta(days=days)} if days else None
-
-    return parameters
 
 
 # With its slots, calendars and closures: a day that is over everywhere on earth.
@@ -63,7 +52,7 @@ register(
         " AND NOT EXISTS (SELECT FROM drop_events AS d WHERE d.venue_id = venues.venue_id)"
         " AND NOT EXISTS"
         " (SELECT FROM discovery_watch_venues AS w WHERE w.venue_id = venues.venue_id)",
-        parameters=_days_before("DISCOVERY_VENUES_RETENTION_DAYS"),
+        parameters=days_before("DISCOVERY_VENUES_RETENTION_DAYS"),
         primary_key=("venue_id",),
     )
 )
@@ -72,6 +61,6 @@ register(
         name="discovery_scans",
         table="discovery_scans",
         condition="recorded_at < %(before)s",
-        parameters=_days_before("DISCOVERY_SCANS_RETENTION_DAYS"),
+        parameters=days_before("DISCOVERY_SCANS_RETENTION_DAYS"),
     )
 )

@@ -16,8 +16,10 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from config import tally
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from config.tally import Count
+
+_sql = Statements("feeds")
 
 logger = logging.getLogger("spyglass.feeds")
 
@@ -55,7 +57,7 @@ def deliver_next(*, rows: int = CHUNK_FOLLOWERS, go_on: Callable[[], bool] = lam
     transaction. What raises is counted, and tried again after a pause that grows.
     """
     with transaction.atomic(durable=True):
-        found = _row("claim_fanout", lease=LEASE)
+        found = _sql.row("claim_fanout", lease=LEASE)
     if found is None:
         return False
     one = Delivery(*found)
@@ -63,14 +65,14 @@ def deliver_next(*, rows: int = CHUNK_FOLLOWERS, go_on: Callable[[], bool] = lam
         while _deliver_chunk(one, rows):
             if not go_on():
                 with transaction.atomic():
-                    _run("fanout_released", post=one.post_id)
+                    _sql.count("fanout_released", post=one.post_id)
                 break
     except Exception as error:
         logger.exception("the delivery of post %d, attempt %d", one.post_id, one.attempts)
         pause = timedelta(seconds=min(LONGEST_PAUSE_SECONDS, 2**one.attempts))
         with transaction.atomic():
             text = f"{type(error).__name__}: {error}".replace("\0", "")[:ERROR_LENGTH]
-            _run("fanout_failed", post=one.post_id, pause=pause, error=text)
+            _sql.count("fanout_failed", post=one.post_id, pause=pause, error=text)
             tally.add("feed_deliveries_failed_total", 1)
     return True
 
@@ -78,7 +80,7 @@ def deliver_next(*, rows: int = CHUNK_FOLLOWERS, go_on: Callable[[], bool] = lam
 def _deliver_chunk(one: Delivery, rows: int) -> bool:
     """Deliver to the next followers; False after the last of them."""
     with transaction.atomic(durable=True):
-        looked_at, last, put = _row(
+        looked_at, last, put = _sql.row(
             "deliver",
             author=one.author_id,
             after=one.after_id,
@@ -98,7 +100,7 @@ def _deliver_chunk(one: Delivery, rows: int) -> bool:
             one.tier, one.after_id = 1, 0
         else:
             return _finish(one, put)
-        moved = _run(
+        moved = _sql.count(
             "fanout_moved",
             post=one.post_id,
             tier=one.tier,
@@ -111,7 +113,7 @@ def _deliver_chunk(one: Delivery, rows: int) -> bool:
 
 
 def _finish(one: Delivery, put: int) -> bool:
-    gone = _row("fanout_done", post=one.post_id)
+    gone = _sql.row("fanout_done", post=one.post_id)
     lag = (timezone.now() - one.queued_at).total_seconds()
     if gone is not None:  # else another worker has finished it, or the post was deleted
         tally.add_all(
@@ -143,7 +145,7 @@ def _trim_some(one: Delivery, last: int) -> None:
 
 def trim(users: list[int]) -> int:
     """Cut the timelines of these people to FEEDS_CAP posts; returns how many rows went."""
-    return _run("trim", users=users, cap=settings.FEEDS_CAP)
+    return _sql.count("trim", users=users, cap=settings.FEEDS_CAP)
 
 
 def build_timelines(limit: int = BUILDS_AT_ONCE, *, at_once: int = 1) -> int:
@@ -156,7 +158,7 @@ def build_timelines(limit: int = BUILDS_AT_ONCE, *, at_once: int = 1) -> int:
         with transaction.atomic(durable=True):
             people = _column("unbuilt_timelines", limit=min(at_once, limit - built))
             for person in people:
-                _run("build_timeline", me=person, cap=settings.FEEDS_CAP)
+                _sql.count("build_timeline", me=person, cap=settings.FEEDS_CAP)
         if not people:
             break
         built += len(people)
@@ -170,7 +172,7 @@ def fill_follows(limit: int = FILLS_AT_ONCE) -> int:
         claimed = cursor.fetchall()
         for follower, followee, is_kept in claimed:
             if is_kept:
-                _run("fill_follow", me=follower, author=followee, cap=settings.FEEDS_CAP)
+                _sql.count("fill_follow", me=follower, author=followee, cap=settings.FEEDS_CAP)
     return len(claimed)
 
 
@@ -183,7 +185,7 @@ def drop_idle(*, go_on: Callable[[], bool] = lambda: True) -> int:
     dropped = 0
     while go_on():
         with transaction.atomic(durable=True):
-            count = _run("drop_idle", before=before, limit=IDLE_AT_ONCE)
+            count = _sql.count("drop_idle", before=before, limit=IDLE_AT_ONCE)
         dropped += count
         if count < IDLE_AT_ONCE:
             break
@@ -193,7 +195,7 @@ def drop_idle(*, go_on: Callable[[], bool] = lambda: True) -> int:
 def decide_delivery() -> int:
     """Decide anew, from what was measured, which authors are pulled; returns how many changed."""
     with transaction.atomic():
-        return _run(
+        return _sql.count(
             "decide_delivery",
             considered=settings.FEEDS_PULL_CONSIDERED,
             most=settings.FEEDS_PULL_FOLLOWERS,
@@ -212,19 +214,5 @@ def drain(*, budget_seconds: float = 60) -> int:
     return steps
 
 
-def _row(name: str, **parameters: Any) -> tuple | None:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")[name], parameters)
-        return cursor.fetchone()
-
-
 def _column(name: str, **parameters: Any) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")[name], parameters)
-        return [value for (value,) in cursor.fetchall()]
-
-
-def _run(name: str, **parameters: Any) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")[name], parameters)
-        return cursor.rowcount
+    return [value for (value,) in _sql.rows(name, **parameters)]

@@ -16,8 +16,10 @@ from pathlib import Path
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.db import connection, transaction
 
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from feeds.actions import HANDLE
+
+_sql = Statements("feeds")
 
 ROWS_AT_ONCE = 20_000
 ERRORS_SHOWN = 20
@@ -67,7 +69,9 @@ def import_follows(
             pairs = sorted({(ids[one], ids[other]) for one, other in edges})
             if pairs:
                 followers, followees = map(list, zip(*pairs, strict=True))
-                report.added += _run("import_follows", followers=followers, followees=followees)
+                report.added += _sql.count(
+                    "import_follows", followers=followers, followees=followees
+                )
         progress(report)
     return report
 
@@ -113,13 +117,13 @@ def import_interactions(
                 chosen.setdefault((post, ids[actor]) + ((at,) if is_comment else ()), at)
             likes = dict(sorted(likes.items()))  # foreign keys lock posts in the order of the rows
             comments = dict(sorted(comments.items()))
-            report.added += _run(
+            report.added += _sql.count(
                 "import_likes",
                 posts=[post for post, _ in likes],
                 users=[user for _, user in likes],
                 times=list(likes.values()),
             )
-            report.added += _run(
+            report.added += _sql.count(
                 "import_comments",
                 posts=[post for post, _, _ in comments],
                 users=[user for _, user, _ in comments],
@@ -210,9 +214,3 @@ def _error(report: Report, number: int, text: str) -> None:
     report.rejected += 1
     if len(report.errors) < ERRORS_SHOWN:
         report.errors.append(f"line {number}: {text}")
-
-
-def _run(name: str, **parameters) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")[name], parameters)
-        return cursor.rowcount

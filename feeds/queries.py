@@ -7,10 +7,12 @@ from typing import Any
 from django.db import connection
 
 from config.embeddings import EmbedderError, embedder
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from feeds import shown
 from feeds.search import backend
 from feeds.timeline import NEWEST, Page, Position
+
+_sql = Statements("feeds")
 
 SPARE_HITS = 20  # beyond what is asked for: some may have gone since they were indexed
 
@@ -45,7 +47,7 @@ def posts_of(
     else:
         sees = "public"
     at, last_id = after or NEWEST
-    rows = _rows("posts_of", author=person_id, at=at, id=last_id, sees=sees, limit=limit + 1)
+    rows = _sql.rows("posts_of", author=person_id, at=at, id=last_id, sees=sees, limit=limit + 1)
     page = rows[:limit]
     posts = shown.posts([post_id for post_id, _ in page], viewer_id)
     return Page(posts, (page[-1][1], page[-1][0]) if len(rows) > limit else None, "computed")
@@ -57,7 +59,9 @@ def comments(
     """(a page of a post's comments, the id before which the next begins); None: no such post."""
     if not visible([post_id], viewer_id):
         return None
-    rows = _rows("comments_of", post=post_id, me=viewer_id, before=before or 2**62, limit=limit + 1)
+    rows = _sql.rows(
+        "comments_of", post=post_id, me=viewer_id, before=before or 2**62, limit=limit + 1
+    )
     page = [comment(*row) for row in rows[:limit]]
     return page, page[-1]["id"] if len(rows) > limit else None
 
@@ -98,7 +102,7 @@ def people(
         person["is_private"] and person_id != viewer_id and not person["followed"]
     ):
         return None
-    rows = _rows(which, person=person_id, me=viewer_id, after=after, limit=limit + 1)
+    rows = _sql.rows(which, person=person_id, me=viewer_id, after=after, limit=limit + 1)
     page = [author(*row) for row in rows[:limit]]
     return page, page[-1]["id"] if len(rows) > limit else None
 
@@ -133,7 +137,7 @@ def search(
 
 def gauges() -> dict[str, float]:
     """What is under way to timelines, for staff."""
-    [row] = _rows("feed_gauges")
+    [row] = _sql.rows("feed_gauges")
     names = ("waiting", "oldest_seconds", "failing", "unbuilt", "kept", "rows")
     return dict(zip(names, row, strict=True))
 
@@ -144,9 +148,3 @@ def _vector(text: str):
     except EmbedderError:
         return None
     return vector if vector.any() else None
-
-
-def _rows(name: str, **parameters: Any) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")[name], parameters)
-        return cursor.fetchall()

@@ -2,15 +2,16 @@
 
 import time
 from datetime import timedelta
-from typing import Any
 
 from django.db import connection, transaction
 
 from config.readmodels import Progress, ReadModel, Reconciled, Refreshed, register
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from feeds import fanout, indexing
 from feeds import queries as reads
 from feeds.search import backend
+
+_sql = Statements("feeds")
 
 PEOPLE_AT_ONCE = 200
 MOST_MISSING = 100_000  # of one part
@@ -36,7 +37,7 @@ def _reconcile_timelines(fix: bool, progress: Progress) -> Reconciled:
     What is there and should not be is no difference: whether a post may be seen is looked at when
     it is read.
     """
-    late = [author for (author,) in _rows("wrong_pull_authors", fix=fix)]
+    late = [author for (author,) in _sql.rows("wrong_pull_authors", fix=fix)]
     samples = [f"pull_authors: {author} has newer posts" for author in late[:SAMPLES]]
     checked, count, after = 0, len(late), 0
     while True:
@@ -84,7 +85,7 @@ def _reconcile_index(fix: bool, progress: Progress) -> Reconciled:
     checked = count = after = pending = 0
     samples: list[str] = []
     while True:
-        rows = _rows("compare_index", after=after, rows=POSTS_AT_ONCE)
+        rows = _sql.rows("compare_index", after=after, rows=POSTS_AT_ONCE)
         [(until, compared, waiting, wrong)] = rows
         if until is None:
             break
@@ -100,12 +101,6 @@ def _reconcile_index(fix: bool, progress: Progress) -> Reconciled:
         while count and indexing.index_next():
             progress("indexing what differed")
     return Reconciled(checked, count, samples[:SAMPLES], pending, fixed=fix)
-
-
-def _rows(name: str, **parameters: Any) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("feeds")[name], parameters)
-        return cursor.fetchall()
 
 
 register(

@@ -94,7 +94,7 @@ def drain(go_on: Callable[[int], bool]) -> int:
 
 def is_alive() -> bool:
     """Whether a match worker looked at the queue lately."""
-    return runs.heartbeat_ages().get(WORKER, float("inf")) < ALIVE_SECONDS
+    return runs.is_alive(WORKER, within=ALIVE_SECONDS)
 
 
 def perform(job: Claim) -> str:

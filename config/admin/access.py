@@ -17,8 +17,8 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminI
 
 from config import logins
 from config.admin.base import BoundedPaginator, ReadOnlyAdmin, ago, badge, pre, render, shortened
-from config.models import ApiToken, StaffAction
-from config.tokens import SCOPES, UNUSED_AFTER, issue_token
+from config.models import UNUSED_AFTER, ApiToken, StaffAction
+from config.tokens import SCOPES, issue_token
 
 DAYS = 90
 MAX_DAYS = 3_650

@@ -1,22 +1,13 @@
-import signal
-import threading
-
-from django.core.management.base import BaseCommand
-
-from config import cluster
+from config.management.daemon import DaemonCommand
 from counters import worker
 
 
-class Command(BaseCommand):
+class Command(DaemonCommand):
     help = (
         "Count the events of the stream and fold what waits, until SIGTERM or Ctrl-C. "
         "`manage.py worker` starts and supervises COUNTERS_WORKERS of these; further ones may run "
         "beside it."
     )
 
-    def handle(self, *args, **options):
-        cluster.end_with_parent()
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+    def work(self, stop):
         worker.work(stop)
