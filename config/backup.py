@@ -25,6 +25,7 @@ from psycopg import sql
 from config import pgtools
 from config.models import JobRun
 from config.sqlfiles import queries
+from config.stores import sync
 
 FORMAT = 1
 OLD = timedelta(hours=26)  # a night's backup, and two hours
@@ -107,9 +108,9 @@ def make(root: Path, *, jobs: int, progress: Progress = _quiet) -> Backup:
         manifest = _dump(making, made_at, jobs, progress)
         with _file_errors():
             _write_through(making / MANIFEST, _text(manifest))
-            _sync(making)
+            sync(making)
             making.rename(root / name)
-            _sync(root)
+            sync(root)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
@@ -304,15 +305,7 @@ def _text(manifest: Manifest) -> str:
 def _write_through(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Store:
             self._make_folder(key)
             if self._local:
                 Path(self._path(temporary)).replace(self._path(key))
-                _sync(Path(self._path(key)).parent)
+                sync(Path(self._path(key)).parent)
             else:
                 self._fs.copy(self._path(temporary), self._path(key))
                 self._fs.rm_file(self._path(temporary))
@@ -185,7 +185,7 @@ class Store:
 
     def _sync(self, key: str) -> None:
         if self._local:
-            _sync(Path(self._path(key)))
+            sync(Path(self._path(key)))
 
     def _ask(self, do: Callable):
         try:
@@ -249,7 +249,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write a file, or the names in a directory, through to the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -20,6 +20,7 @@ from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
+from psycopg import sql
 
 from config.sqlfiles import queries
 from counters import queries as counts
@@ -321,25 +322,34 @@ def delete_account(*, user_id: int) -> None:
     """
     get_user_model().objects.filter(pk=user_id).update(is_active=False)
     for post in Post.objects.filter(author_id=user_id).values_list("pk", flat=True).iterator():
-        _delete("posts", "id = %s", post)
+        _delete("posts", id=post)
     for table, column in (("likes", "user_id"), ("shares", "user_id"), ("comments", "author_id")):
         for post in _posts_in(table, column, user_id):
-            _delete(table, f"{column} = %s AND post_id = %s", user_id, post)
+            _delete(table, **{column: user_id, "post_id": post})
     get_user_model().objects.filter(pk=user_id).delete()
 
 
 def _posts_in(table: str, column: str, user_id: int) -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT DISTINCT post_id FROM {table} WHERE {column} = %s",  # noqa: S608 -- ours
+            sql.SQL("SELECT DISTINCT post_id FROM {} WHERE {} = %s").format(
+                sql.Identifier(table), sql.Identifier(column)
+            ),
             [user_id],
         )
         return [post for (post,) in cursor.fetchall()]
 
 
-def _delete(table: str, condition: str, *parameters: int) -> None:
+def _delete(table: str, **values: int) -> None:
+    """Delete the rows whose columns have these values."""
+    equal = [sql.SQL("{} = %s").format(sql.Identifier(column)) for column in values]
     with connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {table} WHERE {condition}", parameters)  # noqa: S608 -- ours
+        cursor.execute(
+            sql.SQL("DELETE FROM {} WHERE {}").format(
+                sql.Identifier(table), sql.SQL(" AND ").join(equal)
+            ),
+            list(values.values()),
+        )
 
 
 def _delivery(author: Profile) -> str:
@@ -379,7 +389,9 @@ def _notify() -> None:
 def _insert_once(table: str, one: str, other: str, first: int, second: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table} ({one}, {other}) VALUES (%s, %s) ON CONFLICT DO NOTHING",  # noqa: S608
+            sql.SQL("INSERT INTO {} ({}, {}) VALUES (%s, %s) ON CONFLICT DO NOTHING").format(
+                *map(sql.Identifier, (table, one, other))
+            ),
             [first, second],
         )
         return bool(cursor.rowcount)

@@ -26,3 +26,20 @@ def marked(mark: str) -> list[int]:
             if mark.encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found
+
+
+def killing(when: str, step: str) -> str:
+    """Code that kills its process before or after that calls `module.function`, of what it has
+    imported."""
+    module, _, path = step.partition(".")
+    return f"""
+import os
+*owner, name = {path!r}.split(".")
+holder = getattr({module}, owner[0]) if owner else {module}
+real = getattr(holder, name)
+def killed(*args, **options):
+    {"os.kill(os.getpid(), 9)" if when == "before" else "pass"}
+    real(*args, **options)
+    os.kill(os.getpid(), 9)
+setattr(holder, name, killed)
+"""

@@ -15,6 +15,7 @@ from django.utils import timezone
 from config import archive, archived, doctor, metrics, parquet, partitions, retention, stores
 from config.models import ArchivedPartition
 from tests.conftest import PROJECT
+from tests.processes import killing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -239,20 +240,12 @@ STEPS = [
 def test_a_kill_at_any_step_loses_nothing(events, folder, database_url, step, when):
     part = fill(300)
     before = content()
-    module, _, path = step.partition(".")
     code = f"""
 import os, django
 django.setup()
 from config import archive, archived, partitions, stores
 {DECLARE}
-*owner, name = {path!r}.split(".")
-holder = getattr({module}, owner[0]) if owner else {module}
-real = getattr(holder, name)
-def killed(*args, **options):
-    {"os.kill(os.getpid(), 9)" if when == "before" else "pass"}
-    real(*args, **options)
-    os.kill(os.getpid(), 9)
-setattr(holder, name, killed)
+{killing(when, step)}
 archive.run()
 """
     environment = {"DATABASE_URL": database_url, "ARCHIVE_URL": str(folder)}

@@ -43,6 +43,7 @@ from matching import worker
 from matching.models import AuditLog, Item, Match
 from tests.config.test_archive import STEPS
 from tests.conftest import PROJECT
+from tests.processes import killing
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -512,7 +513,7 @@ def test_a_kill_at_any_step_drops_nothing_that_is_not_verified(bucket, database_
         [part] = partitions.expired("drop_events")
         before = content(part.name)
         assert before
-        died = archive_in_a_process(database_url, killed(when, step))
+        died = archive_in_a_process(database_url, killing(when, step))
         _, errors = died.communicate(timeout=60)
         assert died.returncode == -signal.SIGKILL, errors
         assert is_here(part.name) == (step != STEPS[-1]), (when, step)
@@ -523,21 +524,6 @@ def test_a_kill_at_any_step_drops_nothing_that_is_not_verified(bucket, database_
         assert is_verified(part.name)
         assert len(archived.manifests(store, "drop_events")) == number
         assert store._fs.find(store._path("_tmp")) == []
-
-
-def killed(when: str, step: str) -> str:
-    """Has a process kill itself before or after it calls a function."""
-    module, _, path = step.partition(".")
-    return f"""
-*owner, name = {path!r}.split(".")
-holder = getattr({module}, owner[0]) if owner else {module}
-real = getattr(holder, name)
-def killed(*args, **options):
-    {"os.kill(os.getpid(), 9)" if when == "before" else "pass"}
-    real(*args, **options)
-    os.kill(os.getpid(), 9)
-setattr(holder, name, killed)
-"""
 
 
 class FrailServer(ThreadedMotoServer):

@@ -19,6 +19,7 @@ from redis import Redis
 from config import backup
 from config.servers import PostgresServer, ValkeyServer
 from tests.conftest import PROJECT
+from tests.processes import killing
 
 # What says when something ran, and so is another after a restore.
 OF_THE_MOMENT = {
@@ -62,21 +63,14 @@ class Place:
 
     def killed(self, step: str, when: str, statement: str) -> None:
         """Run `statement` in a process that kills itself before or after `step`."""
-        module, _, name = step.partition(".")
         process = self.start(
             "-c",
             f"""
-import os, django
+import django
 django.setup()
 from pathlib import Path
 from config import backup, pgtools, restore
-real = getattr({module}, {name!r})
-def killed(*args, **options):
-    if {when == "before"}:
-        os.kill(os.getpid(), 9)
-    done = real(*args, **options)
-    os.kill(os.getpid(), 9)
-setattr({module}, {name!r}, killed)
+{killing(when, step)}
 {statement}
 """,
         )
