@@ -1,22 +1,20 @@
 """Counters for staff: how each is kept and how far it is off; dead letters with a retry."""
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from config.admin.base import (
     COUNT_LIMIT,
+    PageAdmin,
     ReadOnlyAdmin,
     ago,
     badge,
     number,
     posted,
     pre,
-    render,
     span,
 )
 from counters import actions, queries, stream, worker
@@ -27,40 +25,28 @@ LAG_SECONDS = 30  # above it a fold is late
 
 
 @admin.register(CounterState)
-class CounterAdmin(ModelAdmin):
+class CounterAdmin(PageAdmin):
     """Every declared counter, with a switch of its mode."""
 
-    def has_add_permission(self, request):
-        return False
-
-    def has_delete_permission(self, request, obj=None):
-        return False
+    page_template = "counters/counters.html"
+    page_title = "Counters"
 
     def get_urls(self):
         switch = self.admin_site.admin_view(self.switch_view)
         own = path("<str:name>/<str:mode>/switch/", switch, name="counters_counterstate_switch")
         return [own, *super().get_urls()]
 
-    def change_view(self, request, object_id, form_url="", extra_context=None):
-        """A counter has nothing to edit: its page is the list."""
-        return redirect("admin:counters_counterstate_changelist")
-
-    def changelist_view(self, request, extra_context=None):
-        if not self.has_view_or_change_permission(request):
-            raise PermissionDenied
+    def page(self, request):
         found = stream.lag()
-        return render(
-            request,
-            self,
-            "counters/counters.html",
-            title="Counters",
-            counters=[_shown(one) for one in queries.overview()],
-            may_switch=request.user.has_perm("counters.change_counterstate"),
-            may_run=request.user.has_perm("config.change_readmodelstate"),
-            worker_alive=worker.is_alive(),
-            stream=found and {"entries": number(found["entries"]), "lag": span(found["seconds"])},
-            dead=queries.dead_letters(),
-        )
+        return {
+            "counters": [_shown(one) for one in queries.overview()],
+            "may_switch": request.user.has_perm("counters.change_counterstate"),
+            "may_run": request.user.has_perm("config.change_readmodelstate"),
+            "worker_alive": worker.is_alive(),
+            "stream": found
+            and {"entries": number(found["entries"]), "lag": span(found["seconds"])},
+            "dead": queries.dead_letters(),
+        }
 
     @posted("counters.change_counterstate")
     def switch_view(self, request: HttpRequest, name: str, mode: str) -> HttpResponse:

@@ -4,13 +4,11 @@ from contextlib import suppress
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Q
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
 from config import tally
-from config.admin.base import COUNT_LIMIT, ReadOnlyAdmin, ago, badge, number, render, span
+from config.admin.base import COUNT_LIMIT, PageAdmin, ReadOnlyAdmin, ago, badge, number, span
 from feeds import indexing, queries, worker
 from feeds.models import Fanout, FeedState, Post, Profile
 from feeds.search import backend
@@ -26,53 +24,41 @@ _MODES = {
 
 
 @admin.register(FeedState)
-class TimelinesAdmin(ModelAdmin):
+class TimelinesAdmin(PageAdmin):
     """How timelines are kept, what is under way to them, and the search index."""
 
-    def has_add_permission(self, request):
-        return False
+    page_template = "feeds/timelines.html"
+    page_title = "Timelines"
 
-    def has_change_permission(self, request, obj=None):
-        return False
-
-    def has_delete_permission(self, request, obj=None):
-        return False
-
-    def changelist_view(self, request, extra_context=None):
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+    def page(self, request):
         found = queries.gauges()
         counted = {one.name: one.value for one in tally.all() if not one.labels}
         posts = counted.get("feed_fanouts_total", 0)
         delivered = counted.get("feed_delivered_total", 0)
         waiting, lag = indexing.lag()
         oldest = found["oldest_seconds"]
-        return render(
-            request,
-            self,
-            "feeds/timelines.html",
-            title="Timelines",
-            mode=settings.FEEDS_MODE,
-            means=_MODES.get(settings.FEEDS_MODE, ""),
-            cap=number(settings.FEEDS_CAP),
-            worker_alive=worker.is_alive(),
-            waiting=number(found["waiting"]),
-            lag=badge(span(oldest), "warn") if oldest > LAG_SECONDS else span(oldest),
-            failing=found["failing"],
-            unbuilt=number(found["unbuilt"]),
-            kept=number(found["kept"]),
-            rows=number(found["rows"]),
-            mean=number(found["rows"] / found["kept"]) if found["kept"] else "–",
-            posts=number(posts),
-            delivered=number(delivered),
-            amplification=f"{delivered / posts:,.1f}" if posts else "–",
-            pulled=Profile.objects.filter(is_pulled=True)[:COUNT_LIMIT].count(),
-            index_waiting=number(waiting),
-            index_lag=badge(span(lag), "warn") if lag > LAG_SECONDS else span(lag),
-            index_size=f"{backend().size() / 2**20:,.1f} MB",
-            fanouts=[_fanout(one) for one in _under_way()],
-            may_run=request.user.has_perm("config.change_readmodelstate"),
-        )
+        return {
+            "mode": settings.FEEDS_MODE,
+            "means": _MODES[settings.FEEDS_MODE],
+            "cap": number(settings.FEEDS_CAP),
+            "worker_alive": worker.is_alive(),
+            "waiting": number(found["waiting"]),
+            "lag": badge(span(oldest), "warn") if oldest > LAG_SECONDS else span(oldest),
+            "failing": found["failing"],
+            "unbuilt": number(found["unbuilt"]),
+            "kept": number(found["kept"]),
+            "rows": number(found["rows"]),
+            "mean": number(found["rows"] / found["kept"]) if found["kept"] else "–",
+            "posts": number(posts),
+            "delivered": number(delivered),
+            "amplification": f"{delivered / posts:,.1f}" if posts else "–",
+            "pulled": Profile.objects.filter(is_pulled=True)[:COUNT_LIMIT].count(),
+            "index_waiting": number(waiting),
+            "index_lag": badge(span(lag), "warn") if lag > LAG_SECONDS else span(lag),
+            "index_size": f"{backend().size() / 2**20:,.1f} MB",
+            "fanouts": [_fanout(one) for one in _under_way()],
+            "may_run": request.user.has_perm("config.change_readmodelstate"),
+        }
 
 
 def _under_way():

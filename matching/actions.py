@@ -97,14 +97,6 @@ def edit_item(*, item_id: int, owner, **changes: Any) -> Item:
     return item
 
 
-def close_item(*, item_id: int, owner) -> Item:
-    """Close an item: only who asks for closed ones finds it, and its suggestions expire.
-
-    Raises ItemNotFound.
-    """
-    return edit_item(item_id=item_id, owner=owner, status=_CLOSED)
-
-
 def delete_item(*, item_id: int, owner, by=None) -> None:
     """Delete an item softly; its suggestions expire. `by`: who does it, if not the owner.
 

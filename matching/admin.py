@@ -18,6 +18,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from config.admin.base import (
     COUNT_LIMIT,
+    PageAdmin,
     ReadOnlyAdmin,
     ago,
     badge,
@@ -613,24 +614,21 @@ class WeightsForm(forms.Form):
 
 
 @admin.register(PairWeights)
-class PairWeightsAdmin(ReadOnlyAdmin):
+class PairWeightsAdmin(PageAdmin):
     """How much each component counts, per pair."""
+
+    page_template = "matching/weights.html"
+    page_title = "Weights"
 
     def has_change_permission(self, request, obj=None):
         return request.user.has_perm("matching.change_pairweights")
 
-    def changelist_view(self, request, extra_context=None):
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+    def page(self, request):
         rows = {row.pair: row for row in PairWeights.objects.all()}
-        return render(
-            request,
-            self,
-            "matching/weights.html",
-            title="Weights",
-            pairs=[_shown_weights(pair, rows.get(pair)) for pair in Pair],
-            may_change=self.has_change_permission(request),
-        )
+        return {
+            "pairs": [_shown_weights(pair, rows.get(pair)) for pair in Pair],
+            "may_change": self.has_change_permission(request),
+        }
 
     def change_view(self, request, object_id, form_url="", extra_context=None):
         """The form of one pair. A pair without a row of its own stands at its defaults."""

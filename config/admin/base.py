@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
+from typing import Any
 
 from django.contrib import messages
+from django.contrib.admin.templatetags.admin_urls import admin_urlname
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -57,6 +60,28 @@ class ReadOnlyAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj=None) -> bool:
         return False
+
+
+class PageAdmin(ReadOnlyAdmin):
+    """A screen that is a page of our own where others have a list; its rows have no pages."""
+
+    page_template = ""
+    page_title = ""
+
+    def page(self, request: HttpRequest) -> dict[str, Any]:
+        """What the template shows."""
+        raise NotImplementedError
+
+    def changelist_view(self, request, extra_context=None):
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return render(
+            request, self, self.page_template, title=self.page_title, **self.page(request)
+        )
+
+    def change_view(self, request, object_id, form_url="", extra_context=None):
+        """There is nothing to edit: a row's page is the list."""
+        return redirect(admin_urlname(self.opts, "changelist"))
 
 
 def posted(permission: str) -> Callable:

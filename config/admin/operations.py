@@ -4,24 +4,22 @@ import json
 
 from django.conf import settings
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path
 from django.utils import timezone
 from django_q.models import Schedule
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from config import jobs, leases, readmodels
 from config.admin.base import (
+    PageAdmin,
     ReadOnlyAdmin,
     ago,
     badge,
     number,
     posted,
     pre,
-    render,
     span,
     start_job,
 )
@@ -244,36 +242,23 @@ class TallyAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ReadModelState)
-class ReadModelAdmin(ModelAdmin):
+class ReadModelAdmin(PageAdmin):
     """Freshness, backlog and cost of each read model, with buttons to refresh and reconcile."""
 
-    def has_add_permission(self, request):
-        return False
-
-    def has_delete_permission(self, request, obj=None):
-        return False
+    page_template = "config/read_models.html"
+    page_title = "Read models"
 
     def get_urls(self):
         start = self.admin_site.admin_view(self.start_view)
         own = path("<str:name>/<str:what>/start/", start, name="config_readmodelstate_start")
         return [own, *super().get_urls()]
 
-    def change_view(self, request, object_id, form_url="", extra_context=None):
-        """A state has nothing to edit: its page is the list."""
-        return redirect("admin:config_readmodelstate_changelist")
-
-    def changelist_view(self, request, extra_context=None):
-        if not self.has_view_or_change_permission(request):
-            raise PermissionDenied
-        return render(
-            request,
-            self,
-            "config/read_models.html",
-            title="Read models",
-            models=[_shown(state) for state in readmodels.states()],
-            may_start=request.user.has_perm("config.change_readmodelstate"),
-            worker_alive=worker_is_alive(),
-        )
+    def page(self, request):
+        return {
+            "models": [_shown(state) for state in readmodels.states()],
+            "may_start": request.user.has_perm("config.change_readmodelstate"),
+            "worker_alive": worker_is_alive(),
+        }
 
     @posted("config.change_readmodelstate")
     def start_view(self, request: HttpRequest, name: str, what: str) -> HttpResponse:

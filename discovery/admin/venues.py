@@ -100,6 +100,7 @@ class VenueAdmin(StyledAdmin):
             mean=_mean(stats),
             usual=_usual(stats),
             last_drop=ago(stats.last_opened_at) if stats else "never",
+            last_closing=ago(stats.last_closed_at) if stats else "never",
             history=charts.history(drops, now=now, zone=zone),
             is_capped=len(drops) == DROPS_DRAWN,
             newest=[_shown_drop(drop, zone) for drop in drops[:DROPS_LISTED]],
@@ -152,7 +153,8 @@ def _shown_time(row: SlotStats) -> dict[str, Any]:
         "drops": number(row.drops),
         "mean": _mean(row),
         "usual": _usual(row),
-        "last": ago(row.last_opened_at),
+        "opened": ago(row.last_opened_at),
+        "closed": ago(row.last_closed_at),
     }
 
 

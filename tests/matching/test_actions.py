@@ -155,7 +155,7 @@ def test_what_is_over_takes_its_suggestions_along(seeker, finder, end):
     confirmed = suggested(lost(seeker), other, state="confirmed")
     another = suggested(lost(seeker), other)
     if end == "close":
-        actions.close_item(item_id=mine.pk, owner=seeker)
+        actions.edit_item(item_id=mine.pk, owner=seeker, status="closed")
     elif end == "delete":
         actions.delete_item(item_id=mine.pk, owner=seeker)
     else:
@@ -249,7 +249,7 @@ def test_a_dismissed_pair_is_over_for_good(seeker, finder):
 def test_a_match_of_an_item_that_is_closed_is_over(seeker, finder):
     mine = lost(seeker)
     match = suggested(mine, found(finder))
-    actions.close_item(item_id=mine.pk, owner=seeker)
+    actions.edit_item(item_id=mine.pk, owner=seeker, status="closed")
     with pytest.raises(MatchIsOver):
         actions.confirm_match(match_id=match.pk, user=finder)
 
@@ -326,7 +326,7 @@ def test_everything_at_once_deadlocks_nobody(seeker, finder):
         one, other = mine[number % 3], theirs[number // 3 % 3]
         match = matches[number % 9]
         yield lambda: actions.confirm_match(match_id=match.pk, user=seeker)
-        yield lambda: actions.close_item(item_id=one.pk, owner=seeker)
+        yield lambda: actions.edit_item(item_id=one.pk, owner=seeker, status="closed")
         yield lambda: actions.confirm_match(match_id=match.pk, user=finder)
         yield lambda: actions.edit_item(item_id=one.pk, owner=seeker, status="open")
         yield lambda: actions.edit_item(item_id=other.pk, owner=finder, status="open")
@@ -378,7 +378,7 @@ def test_a_closed_item_stays_closed_when_its_match_is_dismissed(seeker, finder):
     match = suggested(mine, other)
     for user in (seeker, finder):
         actions.confirm_match(match_id=match.pk, user=user)
-    actions.close_item(item_id=mine.pk, owner=seeker)
+    actions.edit_item(item_id=mine.pk, owner=seeker, status="closed")
     actions.dismiss_match(match_id=match.pk, user=finder)
     assert Item.objects.get(pk=mine.pk).status == "closed"
     assert Item.objects.get(pk=other.pk).status == "open"

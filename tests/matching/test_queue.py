@@ -488,7 +488,7 @@ def test_looking_again_changes_nothing(seeker, finder):
 
 def test_the_job_of_an_item_that_closed_is_cancelled(seeker):
     item = lost(seeker)
-    actions.close_item(item_id=item.pk, owner=seeker)
+    actions.edit_item(item_id=item.pk, owner=seeker, status="closed")
     work_off()
     job = MatchJob.objects.get()
     assert (job.state, job.error) == ("cancelled", "Its item is not open any more.")
@@ -503,7 +503,7 @@ def test_an_item_that_closes_while_it_is_matched_gets_no_match(seeker, finder, m
         outcome = look(subject, **options)
         if subject.kind == "lost":
             assert outcome.hits
-            actions.close_item(item_id=mine.pk, owner=seeker)
+            actions.edit_item(item_id=mine.pk, owner=seeker, status="closed")
         return outcome
 
     monkeypatch.setattr(engine, "match", close_meanwhile)
