@@ -47,7 +47,7 @@ def start() -> None:
     DjangoInstrumentor().instrument(
         request_hook=_hide_query,
         response_hook=_name_request,
-        middleware_position=1,  # inside config.access, which names what this one refuses
+        middleware_position=1,  # inside config.accesslog, which names what this one refuses
     )
     PsycopgInstrumentor().instrument()
     _tracer = trace.get_tracer("spyglass")

@@ -1,7 +1,8 @@
 """Vital signs: the numbers by which staff see what is stale, stuck, drifting or growing.
 
-An app declares its own in `<app>/vitals.py` with `register`. The admin's first page reads them and
-shows how they moved in the last hour and day, by the samples that the job `sample_vitals` takes.
+A domain declares its own in `<app>/vitals.py` with `register`; those of the shared machinery are
+in `config/admin/vitals.py`. The admin's first page reads them and shows how they moved in the last
+hour and day, by the samples that the job `sample_vitals` takes.
 """
 
 import logging
