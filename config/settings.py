@@ -382,7 +382,7 @@ UNFOLD = {
                     _screen("Timelines", "dynamic_feed", "feeds", "feedstate"),
                     _screen("Posts", "article", "feeds", "post"),
                     _screen("People", "group", "feeds", "profile"),
-                    _screen("Counts", "tag", "counters", "counterstate"),
+                    _screen("Counters", "tag", "counters", "counterstate"),
                     _screen("Dead letters", "unsubscribe", "counters", "deadletter"),
                 ],
             },
