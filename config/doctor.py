@@ -262,6 +262,11 @@ def _partitions() -> Iterator[Check]:
         else:
             finding = f"this {table.unit} and {table.ahead} ahead"
             yield Check(OK, f"partitions of {name}", finding)
+        if estranged := partitions.estranged(name):
+            first, holder, owner = estranged[0]
+            finding = f"{len(estranged)} do not belong to {owner}, as {first} to {holder}"
+            advice = f"as a superuser: ALTER TABLE {first} OWNER TO {owner}, and so on"
+            yield Check(FAIL, f"partitions of {name}", finding, advice)
 
 
 def _backup() -> Iterator[Check]:

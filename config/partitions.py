@@ -127,6 +127,16 @@ def existing(table: str) -> list[Partition]:
     return [part for part in found if part]
 
 
+def estranged(table: str) -> list[tuple[str, str, str]]:
+    """Partitions that belong to another role than `table`: (name, its owner, the table's owner).
+
+    The table's owner, unless a superuser, can neither migrate nor back up a table with one.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(queries("config")["estranged_partitions"], {"table": table})
+        return cursor.fetchall()
+
+
 def missing_ahead(table: str) -> int:
     """How many of the declared periods from now on have no partition yet."""
     declared = get(table)

@@ -21,6 +21,15 @@ JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
 WHERE pg_inherits.inhparent = to_regclass(%(table)s) AND NOT pg_inherits.inhdetachpending
 ORDER BY child.relname
 
+-- name: estranged_partitions
+-- Partitions that belong to another role than their table, and both roles.
+SELECT child.relname, pg_get_userbyid(child.relowner), pg_get_userbyid(parent.relowner)
+FROM pg_inherits
+JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+JOIN pg_class AS parent ON parent.oid = pg_inherits.inhparent
+WHERE parent.oid = to_regclass(%(table)s) AND child.relowner <> parent.relowner
+ORDER BY child.relname
+
 -- name: record_refresh
 -- Records a refresh. The generation was raised by what changed the read model.
 INSERT INTO config_readmodelstate (

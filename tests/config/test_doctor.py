@@ -82,6 +82,18 @@ def test_runs_that_failed_or_died(sound):
     assert the("run of canary").finding == "process 7 on somewhere has been silent for 30 min"
 
 
+def test_a_partition_of_another_owner(sound):
+    table = next(iter(partitions.all()))
+    part = partitions.existing(table)[-1].name
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE parts_stranger")
+        cursor.execute(f"ALTER TABLE {part} OWNER TO parts_stranger")
+    found = [check for check in doctor.examine() if check.name == f"partitions of {table}"]
+    assert [check.level for check in found] == [doctor.OK, doctor.FAIL]
+    assert f"as {part} to parts_stranger" in found[1].finding
+    assert f"ALTER TABLE {part} OWNER TO " in found[1].advice
+
+
 def test_missing_partitions(sound):
     table = next(iter(partitions.all()))
     with connection.cursor() as cursor:
