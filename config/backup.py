@@ -8,6 +8,8 @@ snapshot, writes the manifest with the size and SHA-256 of each file, and rename
 line it leaves a temporary folder, which the next run removes.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -32,6 +34,7 @@ OLD = timedelta(hours=26)  # a night's backup, and two hours
 PREFIX = "spyglass-"
 MANIFEST = "manifest.json"
 DATABASE = "database"
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 _MAKING, _REMOVING = ".making-", ".removing-"
 # Half of what a dump takes at the default level of 6, for a tenth more bytes.
 COMPRESSION = "gzip:1"
@@ -86,17 +89,25 @@ class Backup:
     manifest: Manifest
 
 
-def make(root: Path, *, jobs: int, progress: Progress = _quiet) -> Backup:
+def make(
+    root: Path, *, jobs: int, keep: int = 0, progress: Progress = _quiet
+) -> tuple[Backup, list[Path]]:
     """Back the database up into a new folder below `root`, by `jobs` processes.
 
-    One at a time for each `root`: call it under the lease of the job `backup`. Raises BackupError,
+    Then, with `keep`, all but the newest so many whole backups of this database are removed; what
+    is no backup, or a damaged one, or of a database of another name, stays. Returns the backup and
+    the folders that went. Call it under the lease of the job `backup`. Raises BackupError,
     ToolError, psycopg.Error.
     """
-    if settings.PGBOUNCER:
-        raise BackupError("a backup does not go through PgBouncer: give DATABASE_URL the address "
-                          "of PostgreSQL itself, without PGBOUNCER")  # fmt: skip
+    pgtools.require_no_pooler("a backup")
     _check_root(root)
-    sweep(root)
+    with _alone(root):
+        _sweep(root)
+        made = _make(root, jobs, progress)
+        return made, _prune(root, keep) if keep else []
+
+
+def _make(root: Path, jobs: int, progress: Progress) -> Backup:
     made_at = datetime.now(UTC).replace(microsecond=0)
     name = f"{PREFIX}{made_at:%Y%m%dT%H%M%SZ}"
     if (root / name).exists():
@@ -117,12 +128,10 @@ def make(root: Path, *, jobs: int, progress: Progress = _quiet) -> Backup:
     return Backup(root / name, manifest)
 
 
-def prune(root: Path, *, keep: int) -> list[Path]:
-    """Remove all but the `keep` newest whole backups below `root`; returns what went.
-
-    What is no backup, or a damaged one, stays.
-    """
-    surplus = [one.folder for one in found(root)][: -keep or None]
+def _prune(root: Path, keep: int) -> list[Path]:
+    name = pgtools.parameters()["dbname"]
+    mine = [one.folder for one in found(root) if one.manifest.database["name"] == name]
+    surplus = mine[:-keep]
     for folder in surplus:
         going = folder.with_name(f"{_REMOVING}{folder.name}")
         folder.rename(going)  # at once: half of a backup must not look like one
@@ -130,7 +139,7 @@ def prune(root: Path, *, keep: int) -> list[Path]:
     return surplus
 
 
-def sweep(root: Path) -> None:
+def _sweep(root: Path) -> None:
     """Remove what killed runs left."""
     for prefix in (_MAKING, _REMOVING):
         for folder in root.glob(f"{prefix}{PREFIX}*"):
@@ -209,6 +218,25 @@ def row_counts(source: psycopg.Connection, progress: Progress = _quiet) -> dict[
         counts[f"{schema}.{name}"] = count
     progress("counting", len(tables), len(tables))
     return counts
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One at a time below `root`, from whichever installation: to sweep would end another's.
+
+    A file system without locks leaves it to the lease of the job, which holds for one database.
+    """
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(handle)
+            raise BackupError(f"another backup is at work below {root}") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check_root(root: Path) -> None:

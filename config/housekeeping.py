@@ -61,11 +61,14 @@ def back_up(run: Run) -> int:
     if not settings.BACKUP_DIR:
         raise backup.BackupError("BACKUP_DIR is not set")
     root = Path(settings.BACKUP_DIR)
-    made = backup.make(
-        root, jobs=2, progress=lambda step, done, due: run.progress(step=step, done=done, due=due)
+    made, gone = backup.make(
+        root,
+        jobs=2,
+        keep=settings.BACKUP_KEEP,
+        progress=lambda step, done, due: run.progress(step=step, done=done, due=due),
     )
     run.detail["folder"] = made.folder.name
-    run.detail["removed"] = len(backup.prune(root, keep=settings.BACKUP_KEEP))
+    run.detail["removed"] = len(gone)
     return made.manifest.total_rows
 
 

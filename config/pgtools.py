@@ -22,7 +22,17 @@ _VERSION = re.compile(r"\) (\d+)")
 
 
 class ToolError(Exception):
-    """A program is missing, too old, or failed. The message is what it said last."""
+    """A program is missing, too old, failed, or cannot work here. The message says why."""
+
+
+def require_no_pooler(what: str) -> None:
+    """Refuse to do `what` through PgBouncer, which hands sessions from one to another.
+
+    Raises ToolError.
+    """
+    if settings.PGBOUNCER:
+        raise ToolError(f"{what} does not go through PgBouncer: give DATABASE_URL the address of "
+                        "PostgreSQL itself, without PGBOUNCER")  # fmt: skip
 
 
 def parameters(database: str = "") -> dict[str, str]:

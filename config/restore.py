@@ -28,6 +28,7 @@ from config.sqlfiles import queries
 
 _LOCALES = {"b": "builtin", "c": "libc", "i": "icu"}
 _LOCK = "spyglass restore"
+NAME_BYTES = 63  # NAMEDATALEN - 1
 LEAVING_SECONDS = 2  # a session that has ended, ours too, is listed a little longer
 
 
@@ -61,6 +62,7 @@ def run(found: Backup, *, jobs: int, force: bool, discard: bool, progress: Progr
     `force`: although that holds tables; it stays beside under another name unless `discard`. Its
     sessions are ended. Raises BackupError, RestoreError, ToolError, psycopg.Error.
     """
+    pgtools.require_no_pooler("a restore")
     if caching.attempt(lambda: caching.valkey().ping(), None) is None:
         raise RestoreError("Valkey does not answer: start it first, because what it holds of the "
                            "old data must go, too")  # fmt: skip
@@ -73,12 +75,12 @@ def run(found: Backup, *, jobs: int, force: bool, discard: bool, progress: Progr
         if present and not force:
             _check_unused(server, name)
         backup.verify(found, progress)
-        new = f"{name}_restoring"
+        new = _beside(name, "_restoring")
         _create(server, new, found.manifest)
         try:
             left_out = _fill(server, new, found, jobs, progress)
             _settle(new, found.manifest)
-            kept = f"{name[:40]}_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+            kept = _beside(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
             _swap(server, name if present else "", new, name, kept)
         except BaseException:
             _drop(server, new)
@@ -93,6 +95,12 @@ def run(found: Backup, *, jobs: int, force: bool, discard: bool, progress: Progr
         left_out=left_out,
         behind=len(_missing(found.manifest)),
     )
+
+
+def _beside(name: str, suffix: str) -> str:
+    """A database's name with a suffix, as long as PostgreSQL takes names."""
+    room = NAME_BYTES - len(suffix)  # suffixes are ASCII
+    return name.encode()[:room].decode(errors="ignore") + suffix
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -441,6 +442,43 @@ def test_a_restore_killed_before_the_swap_leaves_what_was_there(source, made, ot
     assert other.contents()["public.items"] == source.contents()["public.items"]
 
 
+def test_two_installations_in_one_directory_leave_each_other_alone(source, other, tmp_path):
+    """The names of databases tell whose a backup is; a lock of the directory, who is at work."""
+    other.manage("migrate", "-v", "0")
+    with other.connect("postgres") as server:
+        server.execute("CREATE DATABASE spyglass_two TEMPLATE spyglass")
+    url = other.postgres.url.replace("/spyglass?", "/spyglass_two?")
+    with source.connect() as holder, holder.transaction():
+        holder.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+        first = source.start("manage.py", "backup", str(tmp_path))
+        _until(lambda: _sessions(source, "pg_dump"))
+        said = other.manage("backup", tmp_path, code=1, DATABASE_URL=url)
+        assert f"another backup is at work below {tmp_path}" in said
+    assert first.wait(60) == 0
+    time.sleep(1)
+    assert "removed" not in other.manage("backup", tmp_path, "--keep", 1, DATABASE_URL=url)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_long_name_of_a_database_has_room_for_what_is_put_beside(source, other, tmp_path):
+    name = "spyglass_" + "ä" * 27  # 63 bytes
+    with other.connect("postgres") as server:
+        server.execute(f'CREATE DATABASE "{name}"')
+    with other.connect(name) as session:
+        session.execute("CREATE TABLE precious AS SELECT 'kept' AS name")
+    url = other.postgres.url.replace("/spyglass?", f"/{quote(name)}?")
+    source.manage("backup", tmp_path)
+    [folder] = tmp_path.iterdir()
+    said = other.manage("restore", folder, "--force", DATABASE_URL=url)
+    [kept] = [one for one in other.databases() if "_before_" in one]
+    assert f'DROP DATABASE "{kept}"' in said
+    assert len(kept.encode()) <= 63
+    with other.connect(kept) as session:
+        assert session.execute("SELECT name FROM precious").fetchone() == ("kept",)
+    with other.connect(name) as session:
+        assert session.execute("SELECT count(*) FROM django_migrations").fetchone()[0] > 50
+
+
 def test_a_full_disk_leaves_nothing_behind(source, tmp_path):
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
@@ -498,6 +536,7 @@ def test_what_cannot_be_is_said(source, made, tmp_path):
     assert f"it holds {made.name}" in _refusal("restore", made.parent)
     assert "goes with --force" in _refusal("restore", made, "--discard")
     assert "PgBouncer" in source.manage("backup", tmp_path, code=1, PGBOUNCER="on")
+    assert "PgBouncer" in source.manage("restore", made, "--force", code=1, PGBOUNCER="on")
     assert "there is no" in source.manage("backup", tmp_path, code=1, POSTGRES_BIN="/nowhere")
     assert list(tmp_path.iterdir()) == []
 

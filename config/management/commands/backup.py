@@ -23,23 +23,21 @@ class Command(BaseCommand):
             "--jobs", type=number(1, 64), default=2, help="processes (default: %(default)s)"
         )
         parser.add_argument(
-            "--keep", type=number(1, 10_000), metavar="N",
-            help="then remove all but the newest N below PATH",
+            "--keep", type=number(1, 10_000), default=0, metavar="N",
+            help="then remove all but this database's newest N below PATH",
         )  # fmt: skip
 
     def handle(self, *args, path, jobs, keep, verbosity, **options):
         if not path:
             raise CommandError("say where to: backup PATH, or set BACKUP_DIR")
-        root, made, gone = Path(path), [], []
+        root, done = Path(path), []
         if not root.is_dir():
             raise CommandError(f"{root} does not exist: make the directory (is the disk mounted?)")
 
         def work(run) -> int:
             with Steps(verbosity, run) as steps:
-                made.append(backup.make(root, jobs=jobs, progress=steps.show))
-            if keep:
-                gone.extend(backup.prune(root, keep=keep))
-            return made[0].manifest.total_rows
+                done.append(backup.make(root, jobs=jobs, keep=keep, progress=steps.show))
+            return done[0][0].manifest.total_rows
 
         try:
             record = runs.execute("backup", work, timeout=TIMEOUT, trigger="command")
@@ -47,12 +45,13 @@ class Command(BaseCommand):
             cause = error.__cause__
             plain = isinstance(cause, (backup.BackupError, pgtools.ToolError, psycopg.Error))
             raise CommandError(str(cause if plain else error)) from error
-        if not made:
+        if not done:
             raise CommandError(runs.describe(record))
         if verbosity:
-            manifest = made[0].manifest
+            [(made, gone)] = done
+            manifest = made.manifest
             self.stdout.write(
-                f"{made[0].folder}: {manifest.total_rows:,} rows of {len(manifest.rows)} "
+                f"{made.folder}: {manifest.total_rows:,} rows of {len(manifest.rows)} "
                 f"tables, {manifest.bytes:,} bytes in {len(manifest.files)} files"
             )
             for folder in gone:
