@@ -24,6 +24,7 @@ from psycopg import sql
 
 from config import archived, parquet, partitions, tally
 from config.archived import Manifest, NotArchived
+from config.logs import first_line
 from config.models import ArchivedPartition
 from config.parquet import Column
 from config.partitions import Partition, PartitionedTable
@@ -75,7 +76,7 @@ def run(
         try:
             manifest = archive_and_drop(store, partitions.get(table), part)
         except (StoreError, ArchiveError, NotArchived, Error, *parquet.faults()) as error:
-            reason = f"{part.name}: {error}".partition("\n")[0]
+            reason = f"{part.name}: {first_line(error)}"
             logger.warning("Not archived: %s", reason)
             tally.add("archive_failures_total", table=table)
             failures.append(reason)

@@ -32,6 +32,8 @@ from redis.exceptions import ConnectionError as ValkeyUnreachable
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as ValkeyTimeout
 
+from config.breakers import Breaker
+
 log = logging.getLogger("spyglass.caching")
 T = TypeVar("T")
 
@@ -48,59 +50,12 @@ LOCAL_BYTES = 32 * 1024 * 1024  # per process, for each of the two local stores
 KEEP_STALE = 5  # an expired body can stand in for this many TTLs
 BUILD_LOCK_SECONDS = 15  # > the statement timeout of a web process
 WAIT_SECONDS = 1.0  # for somebody else's build, where no stale body exists
-LOG_EVERY = 30.0
 
 _ANNOUNCEMENT = re.compile(rb"([\x21-\x7e]{1,200}) (\d{1,18})")
 
 # Deletes a lock only while it is still ours.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 _STORE_AND_RELEASE = "redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) " + _RELEASE
-
-
-class Breaker:
-    """Skips Valkey for a second after it failed, so that requests do not each wait for it.
-
-    When the second is over one caller tries again; the others go on without until it succeeded.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._skip_until = 0.0  # monotonic; 0 while all is well
-        self._logged_at = float("-inf")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether Valkey is being skipped."""
-        return bool(self._skip_until)
-
-    def allows(self) -> bool:
-        """Whether this caller may ask Valkey now."""
-        if not self._skip_until:
-            return True
-        with self._lock:
-            now = time.monotonic()
-            if now < self._skip_until:
-                return False
-            self._skip_until = now + BREAKER_SECONDS
-            return True
-
-    def succeeded(self) -> None:
-        """Valkey answered."""
-        if self._skip_until:
-            with self._lock:
-                self._skip_until = 0.0
-            log.warning("Valkey answers again.")
-
-    def failed(self, error: Exception) -> None:
-        """Valkey was unreachable or too slow."""
-        now = time.monotonic()
-        with self._lock:
-            self._skip_until = now + BREAKER_SECONDS
-            quiet = now < self._logged_at + LOG_EVERY
-            if not quiet:
-                self._logged_at = now
-        if not quiet:
-            log.warning("Valkey is not reachable; going on without it: %s", error)
 
 
 def attempt(operation: Callable[[], T], fallback: T) -> T:
@@ -643,7 +598,7 @@ class _Process:
         self.forget()
 
     def forget(self) -> None:
-        self.breaker = Breaker()
+        self.breaker = Breaker("Valkey", seconds=BREAKER_SECONDS)
         self.generations = _Generations()
         self.bodies = _LocalStore()
         self.hot = _LocalStore()

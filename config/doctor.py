@@ -4,7 +4,6 @@ to do."""
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 import django
 from django.conf import settings
@@ -13,17 +12,27 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Q
 from django.utils import timezone
 from django_q.models import Schedule
-from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from config import archive, backup, jobs, limits, partitions, readmodels, runs, schedules, stores
+from config import (
+    archive,
+    backup,
+    caching,
+    jobs,
+    limits,
+    partitions,
+    readmodels,
+    runs,
+    schedules,
+    stores,
+)
+from config.logs import first_line
 from config.models import UNUSED_AFTER, ApiToken, JobRun
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 EXTENSIONS = {"vector": (0, 8, 4), "pg_trgm": (), "unaccent": (), "pg_stat_statements": ()}
 OPTIONAL_EXTENSIONS = {"pg_stat_statements"}
-SILENT = timedelta(minutes=2)  # a run beats every 15 s
 SECRET_KEY_LENGTH = 32
 
 
@@ -43,9 +52,8 @@ def examine() -> list[Check]:
     try:
         connection.ensure_connection()
     except Error as error:
-        reason = str(error).partition("\n")[0]
         return [
-            Check(FAIL, "database", reason, "start PostgreSQL, or correct DATABASE_URL"),
+            Check(FAIL, "database", first_line(error), "start PostgreSQL, or correct DATABASE_URL"),
             *checks,
         ]
     for look in (_postgresql, _limits, _extensions, _migrations):
@@ -71,7 +79,7 @@ def _guarded(look: Callable[[], Iterator[Check]]) -> list[Check]:
     try:
         return list(look())
     except Exception as error:  # noqa: BLE001 - one check that cannot work must not hide the others
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = f"{type(error).__name__}: {first_line(error)}"
         name = look.__name__.strip("_").replace("_", " ")
         return [Check(FAIL, name, f"cannot be checked: {reason}", "see the checks above first")]
 
@@ -102,7 +110,7 @@ def _settings() -> Iterator[Check]:
 
 def _cache() -> Iterator[Check]:
     try:
-        version = get_redis_connection("default").info("server")
+        version = caching.valkey().info("server")
     except (RedisError, OSError) as error:
         advice = "start Valkey, or correct REDIS_URL; until then everything works, slower"
         yield Check(WARN, "cache", f"unreachable: {error}", advice)
@@ -207,7 +215,7 @@ def _last_run(job: jobs.Job) -> Check:
     ago = _span((timezone.now() - last.started_at).total_seconds())
     if last.state == JobRun.State.SUCCEEDED:
         return Check(OK, f"job {job.name}", f"{job.schedule}; last run {ago} ago")
-    reason = last.error.strip().splitlines()[-1] if last.error.strip() else last.state
+    reason = runs.last_line(last.error) or last.state
     advice = f"manage.py run_job {job.name} -v 2 shows the whole error"
     return Check(WARN, f"job {job.name}", f"{last.state} {ago} ago: {reason}", advice)
 
@@ -221,7 +229,7 @@ def _foreign_schedules() -> Iterator[Check]:
 
 def _runs() -> Iterator[Check]:
     silent = JobRun.objects.filter(
-        state=JobRun.State.RUNNING, heartbeat_at__lt=timezone.now() - SILENT
+        state=JobRun.State.RUNNING, heartbeat_at__lt=timezone.now() - runs.SILENT
     )
     count = 0
     for run in silent.order_by("heartbeat_at")[:20]:

@@ -7,6 +7,8 @@ by DB_ROLES, to which every `migrate` and `prepare` gives its limits.
 
 from collections.abc import Mapping
 
+from config.logs import first_line
+
 # kind: (statement_timeout, lock_timeout, idle_in_transaction_session_timeout), milliseconds;
 # 0 is none: a migration or a rebuild may take hours, but waits a minute at most for a lock.
 TIMEOUTS = {
@@ -69,7 +71,7 @@ def give_to_roles(roles: Mapping[str, str]) -> None:
                         )
                     )
     except Error as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise CommandError(
             f"DB_ROLES: the roles {', '.join(roles)} did not get their limits: {reason}. Correct "
             "DB_ROLES, or migrate as a user who may alter these roles."

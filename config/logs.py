@@ -44,6 +44,11 @@ _PATTERNS = [
 _NAMES_OF_SECRETS = re.compile(r"(SECRET|PASSWORD|TOKEN|KEY)$|SECRET_|_SECRET")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; PostgreSQL's go on with details."""
+    return str(error).partition("\n")[0]
+
+
 @contextlib.contextmanager
 def bound(**what: str | int) -> Iterator[None]:
     """Have what is logged in the block carry these, on top of what it carries already."""

@@ -13,9 +13,11 @@ import ipaddress
 import re
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,6 +57,22 @@ def check_url(url: str) -> None:
 def allowed(host: str, port: int) -> list[SockaddrInfo]:
     """The addresses of a host to which TCP connections may be made. Raises Refused."""
     return _allowed(_plain_getaddrinfo, host, port, type=socket.SOCK_STREAM)
+
+
+def retry_after(headers: Mapping[str, str], *, most: float) -> float | None:
+    """The seconds, `most` at most, that a Retry-After asks for by a number or a date (RFC 9110,
+    10.2.3); None where it asks for nothing that is clear.
+    """
+    text = headers.get("Retry-After", "").strip()
+    try:
+        if text.isascii() and text.isdigit():
+            return float(min(int(text[:10]), most))
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return float(min(max((moment - datetime.now(UTC)).total_seconds(), 0), most))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 class GuardedResolver:

@@ -80,7 +80,7 @@ def run(
         text=True,
         errors="replace",
         umask=0o077,
-        preexec_fn=children.end_with_parent,  # noqa: PLW1509 - only calls what is loaded
+        preexec_fn=children.end_with_parent(),  # noqa: PLW1509 - only calls what is loaded
     )
     last: deque[str] = deque(maxlen=10)
     try:

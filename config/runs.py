@@ -18,7 +18,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import Error, InterfaceError, OperationalError, connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -26,10 +26,12 @@ from psycopg.pq import TransactionStatus
 
 from config import leases, logs, tally, telemetry
 from config.models import Heartbeat, JobRun, Lease
+from config.outages import insist
 
 logger = logging.getLogger("spyglass.jobs")
 
 HEARTBEAT_SECONDS = 15
+SILENT = timedelta(minutes=2)  # a run that has not beaten for so long has most likely died
 PROGRESS_SECONDS = 2  # progress is stored at most this often
 GRACE_SECONDS = 30  # past its deadline, how long a run may take to notice before it loses its lease
 ERROR_CHARACTERS = 20_000
@@ -154,6 +156,11 @@ def _carry_out(
     return record
 
 
+def last_line(text: str) -> str:
+    """The line of a traceback that says what went wrong."""
+    return text.strip().rpartition("\n")[2]
+
+
 def describe(record: JobRun) -> str:
     """One line for people: what ran, how it ended, how much it did."""
     if record.state == JobRun.State.SKIPPED:
@@ -164,7 +171,7 @@ def describe(record: JobRun) -> str:
     if record.finished_at:
         line += f" in {(record.finished_at - record.started_at).total_seconds():.2f} s"
     if record.error:
-        line += f": {record.error.strip().splitlines()[-1]}"
+        line += f": {last_line(record.error)}"
     return line
 
 
@@ -265,16 +272,7 @@ def _finish(run: Run, state: str, error: BaseException | None) -> bool:
         "detail": _plain(run.detail),
         "error": _text(run, error) if error else "",
     }
-    for pause in (0.5, 2, 5, None):
-        try:
-            mine = _store(record, outcome)
-            break
-        except (OperationalError, InterfaceError):
-            # The job may leave a dead connection behind, or the server may be restarting.
-            connection.close()
-            if pause is None:
-                raise
-            time.sleep(pause)
+    mine = insist(lambda: _store(record, outcome))
     record.refresh_from_db()
     return mine
 

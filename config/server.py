@@ -7,87 +7,27 @@ Imports no Django: everything that needs it runs in processes of its own.
 import argparse
 import fcntl
 import ipaddress
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from config import children, embedded, web
+from config import embedded, web
+from config.children import Child, ending
 
 PROJECT = embedded.PROJECT
 LOOPBACK = "localhost,127.0.0.1,[::1]"
 READY_SECONDS = 60
-LONGEST_PAUSE = 60.0  # seconds between two attempts to start a part that keeps ending
-STEADY_SECONDS = 60.0  # a part that ran this long starts again at once
-
-
-@dataclass
-class Part:
-    """A child process that should run as long as the server does."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    patience: float  # seconds between SIGTERM and SIGKILL
-    process: "subprocess.Popen[bytes] | None" = None
-    started: float = 0.0
-    pause: float = 1.0
-    due: float = field(default_factory=time.monotonic)
-
-    def tend(self) -> None:
-        """Start it when due; notice its end and plan the next start."""
-        now = time.monotonic()
-        if self.process is None:
-            if now >= self.due:
-                self._start()
-            return
-        code = self.process.poll()
-        if code is None:
-            return
-        self._kill_group()  # children of a killed parent would keep the port
-        self.process = None
-        self.pause = 1.0 if now - self.started > STEADY_SECONDS else self.pause
-        self.due = now + self.pause
-        say(f"{self.name} ended ({_ending(code)}); starting it again in {self.pause:.0f} s")
-        self.pause = min(self.pause * 2, LONGEST_PAUSE)
-
-    def ask_to_stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-
-    def wait(self, *, impatient: bool) -> None:
-        """Wait for its end, and end it by force after `patience`."""
-        if self.process is None:
-            return
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(0 if impatient else self.patience)
-        self._kill_group()
-        self.process.wait()
-
-    def _start(self) -> None:
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            self.command,
-            cwd=PROJECT,
-            env=os.environ | self.environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches only us; we stop the parts in order
-            # A killed server takes its parts along, so that the next one finds the port free.
-            preexec_fn=children.end_with_parent,  # noqa: PLW1509
-        )
-
-    def _kill_group(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def main() -> None:
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)  # what `children` warns of
     options = _options()
     signal.signal(signal.SIGINT, _interrupt)  # ignored in what a script starts with "&"
     signal.signal(signal.SIGTERM, _interrupt)
@@ -187,17 +127,17 @@ def _prepare(options: argparse.Namespace) -> None:
         child.wait()
         raise
     if code:
-        sys.exit(f"The database could not be prepared ({_ending(code)}); the reason is above.")
+        sys.exit(f"The database could not be prepared ({ending(code)}); the reason is above.")
 
 
 def _serve(options: argparse.Namespace) -> None:
     listen = ["--host", options.host, "--port", str(options.port)]
     server = [sys.executable, "-m", "config.web", *listen, "--workers", str(options.workers)]
     worker = [sys.executable, "manage.py", "worker"]
-    parts = [
-        Part("web server", server, {}, patience=10),
-        Part("worker", worker, {"PROCESS_ROLE": "worker"}, patience=35),
-    ]
+    parts = {  # and how long they have to end, in seconds
+        Child("web server", server, cwd=PROJECT, environment={}): 10,
+        Child("worker", worker, cwd=PROJECT, environment={"PROCESS_ROLE": "worker"}): 35,
+    }
     impatient = True  # until everything runs there is nothing to wait for
     try:
         _await_web(options, parts)
@@ -205,35 +145,36 @@ def _serve(options: argparse.Namespace) -> None:
         impatient = False
         while True:
             time.sleep(0.25)
-            for part in parts:
-                part.tend()
+            for child in parts:
+                child.look()
     except KeyboardInterrupt:
         say("stopping …")
     finally:
         _stop(parts, impatient=impatient)
 
 
-def _await_web(options: argparse.Namespace, parts: list[Part]) -> None:
+def _await_web(options: argparse.Namespace, parts: Iterable[Child]) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        for part in parts:
-            part.tend()
+        for child in parts:
+            child.look()
         if web.answers(options):
             return
         time.sleep(0.1)
     say(f"The web server has not answered for {READY_SECONDS} s; its messages are above.")
 
 
-def _stop(parts: list[Part], *, impatient: bool) -> None:
+def _stop(parts: Mapping[Child, float], *, impatient: bool) -> None:
     """SIGTERM to all, then wait; a second Ctrl-C waits no longer."""
-    for part in parts:
-        part.ask_to_stop()
-    for part in parts:
+    for child in parts:
+        child.ask_to_stop()
+    for child, patience in parts.items():
         try:
-            part.wait(impatient=impatient)
+            if not impatient:
+                child.wait(time.monotonic() + patience)
         except KeyboardInterrupt:
             impatient = True
-            part.wait(impatient=True)
+        child.kill()
 
 
 def _say_addresses(options: argparse.Namespace) -> None:
@@ -245,10 +186,6 @@ def _say_addresses(options: argparse.Namespace) -> None:
         f"  Metrics   {base}/metrics\n"
         f"  Health    {base}/health/ready\n"
     )
-
-
-def _ending(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from django.db import DatabaseError, connection, transaction
 
+from config.logs import first_line
 from config.sqlfiles import queries
 
 ORDERS: dict[str, Callable[["Statement"], float]] = {
@@ -57,7 +58,7 @@ def explain(text: str) -> str:
     try:
         return "\n".join(line for (line,) in _explain(text, "TEXT"))
     except DatabaseError as error:
-        return f"cannot be planned without its values: {str(error).splitlines()[0]}"
+        return f"cannot be planned without its values: {first_line(error)}"
 
 
 def plan(text: str) -> dict[str, Any] | None:
@@ -94,7 +95,7 @@ def _ask(statement: str) -> list[tuple]:
             return cursor.fetchall()
     except DatabaseError as error:
         raise NoStatistics(
-            f"pg_stat_statements cannot be read: {str(error).splitlines()[0]}. It needs "
+            f"pg_stat_statements cannot be read: {first_line(error)}. It needs "
             "shared_preload_libraries = 'pg_stat_statements' and a role with pg_read_all_stats."
         ) from error
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from config.logs import first_line
+
 BLOCK_BYTES = 8 * 1024 * 1024  # of an upload, and of what is read ahead
 TEMPORARY = "_tmp"
 
@@ -246,7 +248,7 @@ def _faults() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def sync(path: Path) -> None:

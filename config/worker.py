@@ -9,9 +9,7 @@ and the sentinel's workers, pusher and monitor.
 """
 
 import logging
-import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -22,12 +20,11 @@ from django import db
 from django.conf import settings
 from django_q.scheduler import scheduler
 
-from config import cluster, daemons, jobs, runs
+from config import daemons, jobs, runs
+from config.children import Child
+from config.logs import first_line
 
 logger = logging.getLogger("spyglass.worker")
-
-SETTLED_SECONDS = 60  # a cluster that lived this long did not fail at its start
-LONGEST_PAUSE_SECONDS = 60
 
 
 @dataclass
@@ -45,85 +42,59 @@ class Supervisor:
     grace: timedelta = timedelta(seconds=30)
 
     def __post_init__(self) -> None:
-        self._process: subprocess.Popen | None = None
-        self._started = 0.0  # monotonic seconds
-        self._failures = 0
+        self._cluster = Child(
+            "the cluster",
+            [sys.executable, "-m", "config.cluster"],
+            cwd=settings.BASE_DIR,
+            environment={"PROCESS_ROLE": "worker"},
+        )
+        self._children = [self._cluster]
+        self._since = 0.0  # monotonic: from when on the cluster may be expected to work
         self._silences = 0  # restarts for silence without a sign of life since
         self._stopping = False
         self._canary_due = 0.0
-        self._daemons: list[daemons.Keeper] = []
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT; then end the cluster and return."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
-        for daemon in daemons.all().values():
-            self._daemons += [daemons.Keeper(daemon) for _ in range(daemon.count())]
+        self._children += daemons.children()
         try:
             while not self._stopping:
                 self._look()
                 self._sleep(self.tick.total_seconds())
             self._end_gracefully()
         finally:
-            self._kill()
-            for daemon in self._daemons:
-                daemon.kill()
+            for child in self._children:
+                child.kill()
 
     def _ask_to_stop(self, signum, frame) -> None:
         self._stopping = True
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, but wake early to stop or because the cluster or a daemon ended."""
+        """Sleep, but wake early to stop or because a child ended or is to be started."""
         end = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < end:
-            if self._process is not None and self._ended():
-                return
-            if any(daemon.ended for daemon in self._daemons):
+            if any(child.wants_a_look for child in self._children):
                 return
             time.sleep(min(0.2, seconds))
 
     def _look(self) -> None:
-        if self._process is not None and self._ended():
-            self._note_end()
-        if self._process is None and not self._stopping:
-            self._start()
-        for daemon in self._daemons:
-            daemon.look()
+        for child in self._children:
+            if child.look() and child is self._cluster:
+                self._expect()
         why = self._tend()
         if why:
             self._silences += 1
             logger.error("restarting the cluster: %s", why)
-            self._kill()
-            self._start()
+            self._cluster.kill()
+            self._cluster.start()
+            self._expect()
 
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "config.cluster"],
-            env=os.environ | {"PROCESS_ROLE": "worker", cluster.PARENT: str(os.getpid())},
-            cwd=settings.BASE_DIR,
-            start_new_session=True,  # one group to kill, and Ctrl-C reaches only the supervisor
-        )
-        self._started = time.monotonic()
+    def _expect(self) -> None:
+        """The cluster has just been started."""
+        self._since = time.monotonic()
         self._canary_due = 0.0
-        logger.info("started the cluster, process %d", self._process.pid)
-
-    def _ended(self) -> bool:
-        """Whether the cluster's first process ended. Not reaped yet: its group id stays taken."""
-        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        return ended is not None
-
-    def _note_end(self) -> None:
-        lived = time.monotonic() - self._started
-        code = self._kill()
-        self._failures = 0 if lived > SETTLED_SECONDS else self._failures + 1
-        pause = min(2 ** (self._failures - 1), LONGEST_PAUSE_SECONDS) if self._failures else 0
-        logger.error(
-            "the cluster ended (exit code %s) after %.0f s; starting it again in %d s",
-            code,
-            lived,
-            pause,
-        )
-        self._sleep(pause)
 
     def _tend(self) -> str:
         """Start what is due, keep the canary coming; returns why the cluster must go, or ""."""
@@ -138,8 +109,8 @@ class Supervisor:
         except db.Error as error:
             # Without its database no cluster works, and a restart would not help.
             db.connections.close_all()
-            self._started = time.monotonic()
-            logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
+            self._since = time.monotonic()
+            logger.warning("cannot use the database: %s", first_line(error))
         except Exception:
             logger.exception("tending the schedules failed")  # whatever it is, go on supervising
         return ""
@@ -157,7 +128,7 @@ class Supervisor:
 
     def _silence(self, ages: dict[str, float]) -> str:
         """Which sign of life has been missing for too long, or ""."""
-        limit, lived = self.stale.total_seconds(), time.monotonic() - self._started
+        limit, lived = self.stale.total_seconds(), time.monotonic() - self._since
         if ages.get(runs.WORKER, inf) < lived:
             self._silences = 0
         if lived < limit * 2 ** min(self._silences, 3):  # a slow machine needs longer to start
@@ -169,25 +140,10 @@ class Supervisor:
         return ""
 
     def _end_gracefully(self) -> None:
-        """Ask the cluster's first process only: SIGTERM to a worker would kill its job."""
+        """Only first processes are asked: SIGTERM to a worker of the cluster would kill its job."""
         logger.info("stopping; jobs at work have %.0f s to end", self.grace.total_seconds())
         end = time.monotonic() + self.grace.total_seconds()
-        for daemon in self._daemons:
-            daemon.ask_to_stop()
-        if self._process is not None:
-            self._process.terminate()
-            while not self._ended() and time.monotonic() < end:
-                time.sleep(0.1)
-        for daemon in self._daemons:
-            daemon.wait(end)
-
-    def _kill(self) -> int | None:
-        """Kill whatever is left of the cluster's process group; returns the exit code."""
-        if self._process is None:
-            return None
-        process, self._process = self._process, None
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            logger.debug("process group %d is gone already", process.pid)
-        return process.wait()
+        for child in self._children:
+            child.ask_to_stop()
+        for child in self._children:
+            child.wait(end)

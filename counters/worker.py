@@ -3,25 +3,18 @@
 Any number of them may run, on any number of hosts.
 """
 
-import logging
 import os
 import socket
 import threading
-import time
 import uuid
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
-from redis.exceptions import RedisError
 
-from config import runs
+from config import loops
 from counters import actions
 from counters.stream import Consumer
 
-logger = logging.getLogger("spyglass.counters")
-
 WORKER = "counter worker"  # the Heartbeat row
-BEAT_SECONDS = 15
 FOLD_BUDGET_SECONDS = 5
 
 
@@ -35,18 +28,7 @@ def work(stop: threading.Event) -> None:
     folder.start()
     consumer = Consumer(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        while not stop.is_set():
-            try:
-                close_old_connections()
-                consumer.step()
-            except RedisError as error:
-                logger.warning("cannot use Valkey: %s", error)
-                stop.wait(1)
-            except (OperationalError, InterfaceError) as error:
-                _without_database(error, stop)
-            except Exception:
-                logger.exception("the counter worker goes on after an error")
-                stop.wait(1)
+        loops.repeat(stop, consumer.step, rest=0)  # it waits for entries by itself
     finally:
         consumer.close()
         folder.join(FOLD_BUDGET_SECONDS * 2)
@@ -54,30 +36,14 @@ def work(stop: threading.Event) -> None:
 
 def is_alive() -> bool:
     """Whether a counter worker gave a sign of life lately."""
-    return runs.is_alive(WORKER, within=30 + BEAT_SECONDS)
+    return loops.is_alive(WORKER)
 
 
 def _fold_until(stop: threading.Event) -> None:
-    beat_due = 0.0
-    try:
-        while not stop.is_set():
-            try:
-                close_old_connections()
-                if time.monotonic() >= beat_due:
-                    runs.beat(WORKER)
-                    beat_due = time.monotonic() + BEAT_SECONDS
-                actions.fold(budget_seconds=FOLD_BUDGET_SECONDS)
-                stop.wait(settings.COUNTERS_FOLD_SECONDS)
-            except (OperationalError, InterfaceError) as error:
-                _without_database(error, stop)
-            except Exception:
-                logger.exception("the fold goes on after an error")
-                stop.wait(1)
-    finally:
-        connections.close_all()  # of this thread
+    beat = loops.beat(WORKER)
 
+    def step() -> None:
+        beat()
+        actions.fold(budget_seconds=FOLD_BUDGET_SECONDS)
 
-def _without_database(error: Exception, stop: threading.Event) -> None:
-    logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
-    connections.close_all()
-    stop.wait(1)
+    loops.repeat(stop, step, rest=settings.COUNTERS_FOLD_SECONDS)

@@ -16,9 +16,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.headerregistry import Address
-from email.utils import parseaddr, parsedate_to_datetime
+from email.utils import parseaddr
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -201,21 +200,11 @@ async def _post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, st
         read = bytearray()
         while len(read) < BODY_BYTES and (part := await response.content.read(BODY_BYTES)):
             read += part
-        return response.status, _readable(bytes(read)), _seconds(response.headers)
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    """What Retry-After says, in seconds or as a date; None where it says nothing that is clear."""
-    text = headers.get("Retry-After", "").strip()
-    try:
-        seconds = (
-            float(int(text))
-            if text.isascii() and text.isdigit()
-            else (parsedate_to_datetime(text).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        return (
+            response.status,
+            _readable(bytes(read)),
+            outgoing.retry_after(response.headers, most=LONGEST_RETRY_AFTER),
         )
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return min(max(seconds, 0), LONGEST_RETRY_AFTER)
 
 
 def _not_reached(error: Exception) -> SendFailed:

@@ -13,25 +13,19 @@ import logging
 import random
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    close_old_connections,
-    connection,
-    connections,
-    transaction,
-)
+from django.db import transaction
 from django.utils import timezone
 
-from config import runs, tally
+from config import loops, tally
+from config.outages import insist
 from config.sqlfiles import Statements
 from config.tally import Count
 from discovery import channels, messages
@@ -44,7 +38,6 @@ _sql = Statements("discovery")
 logger = logging.getLogger("spyglass.discovery")
 
 NOTIFIER = "discovery notifier"  # the Heartbeat row
-BEAT_SECONDS = 15
 POLL_SECONDS = 2
 RESCUE_SECONDS = 5
 DROPS_PER_MESSAGE = 50
@@ -57,7 +50,6 @@ SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 _DIED = "The notifier ended while it sent this: it may have arrived."
 _HOUR = timedelta(hours=1)
-_PAUSES = (0.5, 2, 5)  # seconds between attempts to store the end of an attempt
 
 
 @dataclass(frozen=True)
@@ -74,12 +66,24 @@ class Claim:
 def work(stop: threading.Event) -> None:
     """Send what is due, DISCOVERY_SENDERS messages at once, until `stop` is set and they ended."""
     senders = [
-        threading.Thread(target=_send_until, args=(stop,), name=f"sender {number}", daemon=True)
+        threading.Thread(
+            target=loops.repeat,
+            args=(stop, deliver_next),
+            kwargs={"rest": POLL_SECONDS},
+            name=f"sender {number}",
+            daemon=True,
+        )
         for number in range(max(1, settings.DISCOVERY_SENDERS))
     ]
     for sender in senders:
         sender.start()
-    _attend(stop)
+    beat = loops.beat(NOTIFIER)
+
+    def look() -> None:
+        beat()
+        rescue()
+
+    loops.repeat(stop, look, rest=RESCUE_SECONDS)
     deadline = monotonic() + channels.longest()
     for sender in senders:
         sender.join(max(0, deadline - monotonic()))
@@ -123,7 +127,7 @@ def retry_notifications(*, ids: Iterable[int]) -> int:
 
 def is_alive() -> bool:
     """Whether a notifier gave a sign of life lately."""
-    return runs.is_alive(NOTIFIER, within=30 + BEAT_SECONDS)
+    return loops.is_alive(NOTIFIER)
 
 
 def not_before(
@@ -228,24 +232,9 @@ def _deliver(claim: Claim) -> None:
         failed = SendFailed(f"{type(error).__name__}: {error}", permanent=False)
     else:
         at = timezone.now()
-        _store(lambda: _end(claim, at))
+        insist(lambda: _end(claim, at))  # where it fails, it is sent again when its lease ends
         return
-    _store(lambda: _give_back(claim, failed))
-
-
-def _store(step: Callable[[], None]) -> None:
-    """Write what became of a message, although the database is away for some seconds.
-
-    Where it stays away the message is sent again when its lease ends.
-    """
-    for pause in _PAUSES:
-        try:
-            return step()
-        except (OperationalError, InterfaceError) as error:
-            logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
-            connection.close()
-            sleep(pause)
-    return step()
+    insist(lambda: _give_back(claim, failed))
 
 
 def _end(claim: Claim, at: datetime) -> None:
@@ -277,43 +266,6 @@ def _give_back(claim: Claim, failed: SendFailed) -> None:
 def _lease_length() -> timedelta:
     """Longer than the longest attempt, with room for slow name servers and a busy machine."""
     return timedelta(seconds=max(60, channels.longest() * 2))
-
-
-def _send_until(stop: threading.Event) -> None:
-    try:
-        while not stop.is_set():
-            if not _carefully(deliver_next):
-                stop.wait(POLL_SECONDS)
-    finally:
-        connection.close()  # of this thread
-
-
-def _attend(stop: threading.Event) -> None:
-    """Give signs of life, and take back what others left, until `stop` is set."""
-    beat_due = 0.0
-    while not stop.is_set():
-        if beat_due <= 0:
-            _carefully(lambda: runs.beat(NOTIFIER))
-            beat_due = BEAT_SECONDS
-        _carefully(rescue)
-        stop.wait(RESCUE_SECONDS)
-        beat_due -= RESCUE_SECONDS
-
-
-def _carefully(step) -> Any:
-    """What `step` returns; None where it fails, so that the process goes on, say without database.
-
-    Callers wait before they try again where it is None.
-    """
-    try:
-        close_old_connections()
-        return step()
-    except (OperationalError, InterfaceError) as error:
-        logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
-        connections.close_all()  # of this thread
-    except Exception:
-        logger.exception("the notifier goes on after an error")
-    return None
 
 
 def _tally(states: Iterable[str]) -> None:

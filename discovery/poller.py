@@ -21,15 +21,11 @@ from typing import Any, Self
 import aiohttp
 import orjson
 from django.conf import settings
-from django.db import (
-    InterfaceError,
-    OperationalError,
-    close_old_connections,
-    connection,
-    connections,
-)
+from django.db import close_old_connections, connection, connections
 
 from config import leases, runs
+from config.logs import first_line
+from config.outages import AWAY, PAUSES
 from config.sqlfiles import Statements, queries
 from discovery import actions, providers
 from discovery.models import Source
@@ -50,8 +46,6 @@ LOOK_SECONDS = 1.0
 FETCH_TIMES = 4  # a fetch of several requests takes so many times the limit of one at most
 JITTER = 0.1  # pollers and hosts drift apart; only upward, as a source is never asked too soon
 LONGEST_BACKOFF = 15 * 60  # seconds
-_PAUSES = (0.5, 2, 5)  # between attempts to record
-_AWAY = (OperationalError, InterfaceError)  # the database was, or refused for a moment
 
 
 @dataclass(frozen=True)
@@ -166,8 +160,8 @@ class _Poller:
         busy = [each.source.pk for each in self._claims.values()]
         try:
             found = await self._database.run(partial(claim, limit=room, busy=busy))
-        except _AWAY as error:
-            logger.warning("cannot use the database: %s", _first_line(error))
+        except AWAY as error:
+            logger.warning("cannot use the database: %s", first_line(error))
             return
         except Exception:
             logger.exception("the poller goes on after an error")
@@ -216,13 +210,13 @@ class _Poller:
     async def _store(self, claimed: Claim, outcome: partial) -> None:
         """Record the outcome; what cannot be recorded is left to the end of its lease."""
         name = claimed.source.name
-        for pause in (*_PAUSES, None):
+        for pause in (*PAUSES, None):
             try:
                 await self._database.run(outcome)
                 return
-            except _AWAY as error:
+            except AWAY as error:
                 if pause is None or self._is_stopping:
-                    logger.error("%s: not recorded: %s", name, _first_line(error))
+                    logger.error("%s: not recorded: %s", name, first_line(error))
                     return
                 await asyncio.sleep(pause)
             except Exception as error:
@@ -236,8 +230,8 @@ class _Poller:
         while True:
             try:
                 await self._database.beat(partial(_live, list(self._claims.values())))
-            except _AWAY as error:
-                logger.warning("heartbeat failed: %s", _first_line(error))
+            except AWAY as error:
+                logger.warning("heartbeat failed: %s", first_line(error))
             except Exception:
                 logger.exception("heartbeat failed")
             await asyncio.sleep(HEARTBEAT_SECONDS)
@@ -285,7 +279,7 @@ def _connected(function: Callable[[], Any]) -> Any:
     close_old_connections()
     try:
         return function()
-    except _AWAY:
+    except AWAY:
         connection.close()
         raise
 
@@ -415,7 +409,3 @@ def _fingerprint(claimed: Claim) -> str:
     if days:
         told += [days, settings.DISCOVERY_TIME_SLOTS, today]
     return hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

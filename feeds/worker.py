@@ -4,23 +4,17 @@ It hears of new posts at once where it may listen, and looks for itself every se
 run, on any number of hosts.
 """
 
-import logging
 import threading
 import time
-from collections.abc import Callable
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
-from config import runs
+from config import loops
 from config.listening import Ear
 from feeds import fanout, indexing
 
-logger = logging.getLogger("spyglass.feeds")
-
 WORKER = "feed worker"  # the Heartbeat row
 CHANNEL = "feeds"
-BEAT_SECONDS = 15
 POLL_SECONDS = 1
 TURN_SECONDS = 5  # of one delivery, after which others have theirs
 
@@ -30,53 +24,28 @@ def work(stop: threading.Event) -> None:
 
     The index has a thread of its own: embedding must not hold up a delivery.
     """
-    indexer = threading.Thread(target=_repeat, args=(stop, _index), name="index", daemon=True)
+    indexer = threading.Thread(target=_index_until, args=(stop,), name="index", daemon=True)
     indexer.start()
-    beat_due = 0.0
+    beat = loops.beat(WORKER)
     with Ear(settings.FEEDS_LISTEN_URL, CHANNEL, WORKER) as ear:
 
-        def step() -> bool:
-            nonlocal beat_due
-            if time.monotonic() >= beat_due:
-                runs.beat(WORKER)
-                beat_due = time.monotonic() + BEAT_SECONDS
+        def step() -> int:
+            beat()
             ear.forget()
             turn = time.monotonic() + TURN_SECONDS
             delivered = fanout.deliver_next(
                 go_on=lambda: not stop.is_set() and time.monotonic() < turn
             )
-            return bool(delivered + fanout.build_timelines() + fanout.fill_follows())
+            return delivered + fanout.build_timelines() + fanout.fill_follows()
 
-        _repeat(stop, step, lambda: ear.wait(POLL_SECONDS, stop))
+        loops.repeat(stop, step, rest=lambda: ear.wait(POLL_SECONDS, stop))
     indexer.join(30)
 
 
 def is_alive() -> bool:
     """Whether a feed worker gave a sign of life lately."""
-    return runs.is_alive(WORKER, within=30 + BEAT_SECONDS)
+    return loops.is_alive(WORKER)
 
 
-def _index() -> bool:
-    return bool(indexing.index_next())
-
-
-def _repeat(
-    stop: threading.Event, step: Callable[[], bool], rest: Callable[[], None] | None = None
-) -> None:
-    """Call `step` until `stop` is set; where it had nothing to do or failed, rest first."""
-    rest = rest or (lambda: stop.wait(POLL_SECONDS))
-    try:
-        while not stop.is_set():
-            try:
-                close_old_connections()
-                if not step():
-                    rest()
-            except (OperationalError, InterfaceError) as error:
-                logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
-                connections.close_all()  # of this thread
-                stop.wait(1)
-            except Exception:
-                logger.exception("the feed worker goes on after an error")
-                stop.wait(1)
-    finally:
-        connections.close_all()  # of this thread
+def _index_until(stop: threading.Event) -> None:
+    loops.repeat(stop, indexing.index_next, rest=POLL_SECONDS)

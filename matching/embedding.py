@@ -27,6 +27,7 @@ from django.utils import timezone
 from psycopg.errors import DeadlockDetected
 
 from config import prepared
+from config.breakers import Breaker
 from config.embeddings import DIMENSIONS, Embedder, EmbedderError, embedder, embedder_named
 from config.sqlfiles import queries
 from matching import vectors
@@ -42,41 +43,9 @@ PRUNE_ITEMS = 1_000
 # How long vectors of a model that no longer serves stay, for the searches that had begun.
 PRUNE_AFTER = timedelta(seconds=60)
 _ATTEMPTS = 5
-_BREAKER_FAILURES = 5
-_BREAKER_SECONDS = 30
 
 
-class Breaker:
-    """Opens after `failures` in a row, for `seconds`; then one more failure opens it again."""
-
-    def __init__(self, failures: int, seconds: float) -> None:
-        self._limit, self._seconds = failures, seconds
-        self._changing = threading.Lock()
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what happened."""
-        self._failures, self._open_until = 0, 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether what it guards should not be tried now."""
-        return time.monotonic() < self._open_until
-
-    def succeeded(self) -> None:
-        """What it guards worked."""
-        if self._failures:
-            self.reset()
-
-    def failed(self) -> None:
-        """What it guards failed."""
-        with self._changing:
-            self._failures += 1
-            if self._failures >= self._limit:
-                self._open_until = time.monotonic() + self._seconds
-
-
-breaker = Breaker(_BREAKER_FAILURES, _BREAKER_SECONDS)
+breaker = Breaker("the embedder", failures=5, seconds=30)
 
 
 def available() -> bool:
@@ -89,12 +58,12 @@ def embed_query(text: str) -> np.ndarray | None:
 
     Raises EmbedderError, at once while the breaker is open.
     """
-    if breaker.is_open:
+    if not breaker.allows():
         raise EmbedderError("the embedder failed repeatedly and is left alone for a while")
     try:
         vector = _serving().embed([text])[0]
-    except EmbedderError:
-        breaker.failed()
+    except EmbedderError as error:
+        breaker.failed(error)
         raise
     breaker.succeeded()
     return vector if vector.any() else None

@@ -21,6 +21,7 @@ import orjson
 from django.db import DatabaseError, connection, transaction
 
 from config import prepared
+from config.breakers import Breaker
 from config.embeddings import EmbedderError
 from config.sqlfiles import queries
 from matching import embedding, geo, routes, vectors
@@ -47,7 +48,7 @@ BROWSED = 200  # the newest or nearest of a search without one
 OWN_ITEMS = 200  # of the owner, kept out of the nearest vectors
 NO_VECTORS = "vectors"  # the value of `degraded`
 # The search by vectors, whatever its statements die of; the embedder has a breaker of its own.
-_vector_breaker = embedding.Breaker(failures=5, seconds=30)
+_vector_breaker = Breaker("the search by vectors", failures=5, seconds=30)
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _alike(vector: np.ndarray | None, scope: Scope, limit: int) -> tuple[dict[st
     """The items whose vectors are nearest, if there is a vector; and what had to be left out."""
     if vector is None:
         return {}, ""
-    if _vector_breaker.is_open:
+    if not _vector_breaker.allows():
         return {}, NO_VECTORS
     try:
         with _savepoint():
@@ -278,7 +279,7 @@ def _alike(vector: np.ndarray | None, scope: Scope, limit: int) -> tuple[dict[st
                 exclude=[*scope.exclude, *_own(scope)],
             )
     except DatabaseError as error:
-        _vector_breaker.failed()
+        _vector_breaker.failed(error)
         logger.warning("matching goes on without vectors: %s", error)
         return {}, NO_VECTORS
     _vector_breaker.succeeded()

@@ -15,20 +15,12 @@ from datetime import date
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import (
-    DatabaseError,
-    Error,
-    InterfaceError,
-    OperationalError,
-    close_old_connections,
-    connection,
-    connections,
-    transaction,
-)
+from django.db import DatabaseError, Error, connection, transaction
 
-from config import logs, runs, telemetry
+from config import logs, loops, runs, telemetry
 from config.embeddings import EmbedderError
 from config.listening import Ear
+from config.outages import insist
 from matching import badges, embedding, engine, features, metrics, pairs, queue, text, vectors
 from matching.kinds import COUNTERPARTS, Kind
 from matching.models import Item, MatchJob
@@ -39,8 +31,6 @@ from matching.text import embedded_text
 logger = logging.getLogger("spyglass.matching")
 
 WORKER = "match worker"  # the Heartbeat row that says that a worker looks at the queue
-BEAT_SECONDS = 15
-ALIVE_SECONDS = 30 + BEAT_SECONDS
 HEARTBEAT_SECONDS = 10  # of a lease of 30 s
 RESCUE_SECONDS = 2
 CHANNEL = "match_jobs"
@@ -49,7 +39,6 @@ LOOKS = 3  # of one attempt, where items change meanwhile
 # Where people live is told no finer than its cell. Of what is lost or on offer the owner of a
 # counterpart may learn how far it is: that is what the match is about.
 HOMES = {Kind.RESUME, Kind.JOB}
-_PAUSES = (0.5, 2, 5)  # between attempts to store the end of an attempt
 
 
 def work(stop: threading.Event, *, overdue: Callable[[], None]) -> None:
@@ -58,28 +47,17 @@ def work(stop: threading.Event, *, overdue: Callable[[], None]) -> None:
     `overdue` is called, in another thread, after a job was given back that took longer than
     MATCHING_JOB_TIMEOUT_SECONDS: it must end the process, whose main thread does not come back.
     """
-    beat_due = rescue_due = 0.0
     _warm_up()
+    beat, rescue = loops.beat(WORKER), loops.every(RESCUE_SECONDS, queue.rescue)
     with _Heart(overdue) as heart, Ear(settings.MATCHING_LISTEN_URL, CHANNEL, WORKER) as ear:
-        while not stop.is_set():
-            try:
-                close_old_connections()
-                if time.monotonic() >= beat_due:
-                    runs.beat(WORKER)
-                    beat_due = time.monotonic() + BEAT_SECONDS
-                if time.monotonic() >= rescue_due:
-                    queue.rescue()
-                    rescue_due = time.monotonic() + RESCUE_SECONDS
-                ear.forget()
-                if not _work_one(heart):
-                    ear.wait(settings.MATCHING_POLL_SECONDS, stop)
-            except (OperationalError, InterfaceError) as error:
-                logger.warning("cannot use the database: %s", str(error).partition("\n")[0])
-                connections.close_all()
-                stop.wait(1)
-            except Exception:
-                logger.exception("the match worker goes on after an error")
-                stop.wait(1)
+
+        def step() -> bool:
+            beat()
+            rescue()
+            ear.forget()
+            return _work_one(heart)
+
+        loops.repeat(stop, step, rest=lambda: ear.wait(settings.MATCHING_POLL_SECONDS, stop))
 
 
 def drain(go_on: Callable[[int], bool]) -> int:
@@ -94,7 +72,7 @@ def drain(go_on: Callable[[int], bool]) -> int:
 
 def is_alive() -> bool:
     """Whether a match worker looked at the queue lately."""
-    return runs.is_alive(WORKER, within=ALIVE_SECONDS)
+    return loops.is_alive(WORKER)
 
 
 def perform(job: Claim) -> str:
@@ -107,15 +85,7 @@ def perform(job: Claim) -> str:
     except Exception as error:
         logger.exception("match job %s, attempt %d", job.task_id, job.attempts)
         reason = f"{type(error).__name__}: {error}".strip()
-    for pause in (*_PAUSES, None):
-        try:
-            return queue.give_back(job, reason) or "lost"
-        except (OperationalError, InterfaceError):
-            connection.close()
-            if pause is None:
-                raise  # its lease runs out
-            time.sleep(pause)
-    raise AssertionError("unreachable")
+    return insist(lambda: queue.give_back(job, reason)) or "lost"  # where it fails, its lease ends
 
 
 def _warm_up() -> None:
@@ -323,7 +293,7 @@ class _Heart(threading.Thread):
     def _beat(self, job: Claim, now: float) -> None:
         limit = settings.MATCHING_JOB_TIMEOUT_SECONDS
         try:
-            if now - self._signed > BEAT_SECONDS:  # a long job is a sign of life, too
+            if now - self._signed > loops.BEAT_SECONDS:  # a long job is a sign of life, too
                 self._signed = now
                 runs.beat(WORKER)
             if now - self._since > limit:

@@ -20,14 +20,13 @@ from config.admin.base import (
     number,
     posted,
     pre,
+    shortened,
     span,
     start_job,
 )
 from config.models import Heartbeat, JobRun, Lease, ReadModelState, Tally
 from config.readmodels import ModelStatus
-from config.runs import worker_is_alive
-
-SILENT_SECONDS = 120  # a run beats every 15 s
+from config.runs import SILENT, last_line, worker_is_alive
 
 _LEVELS = {
     JobRun.State.RUNNING: "info",
@@ -41,22 +40,18 @@ _LEVELS = {
 def run_badge(run: JobRun) -> str:
     """The state of a run; a running one that does not beat any more says so."""
     if run.state == JobRun.State.RUNNING:
-        silent = (timezone.now() - run.heartbeat_at).total_seconds()
+        silent = timezone.now() - run.heartbeat_at
         if leases.is_dead(run):
             return badge("dead", "bad", "Its process is gone; the next run takes over.")
-        if silent > SILENT_SECONDS:
-            return badge(f"silent for {span(silent)}", "warn", "It has stopped beating.")
+        if silent > SILENT:
+            age = span(silent.total_seconds())
+            return badge(f"silent for {age}", "warn", "It has stopped beating.")
     return badge(run.state, _LEVELS[run.state], run.get_state_display())
 
 
 def run_seconds(run: JobRun) -> float:
     """How long a run took, or has been running."""
     return ((run.finished_at or timezone.now()) - run.started_at).total_seconds()
-
-
-def last_line(text: str) -> str:
-    """The line of a traceback that says what went wrong."""
-    return text.strip().splitlines()[-1][:200] if text.strip() else ""
 
 
 class JobFilter(admin.SimpleListFilter):
@@ -136,7 +131,7 @@ class JobRunAdmin(ReadOnlyAdmin):
 
     @display(description="why")
     def reason(self, run):
-        return last_line(run.error) or run.detail.get("held_by", "")
+        return shortened(last_line(run.error), 200) or run.detail.get("held_by", "")
 
     @display(description="process")
     def process(self, run):
@@ -171,7 +166,7 @@ def _declared(job: jobs.Job, run: JobRun | None, due) -> dict:
             "state": run_badge(run),
             "when": ago(run.started_at),
             "took": span(run_seconds(run)),
-            "error": last_line(run.error),
+            "error": shortened(last_line(run.error), 200),
         }
     return shown
 

@@ -5,18 +5,15 @@ import threading
 
 from django.core.management.base import BaseCommand
 
-from config import cluster
-
 
 class DaemonCommand(BaseCommand):
-    """Works until SIGTERM or Ctrl-C, and ends with its supervisor."""
+    """Works until SIGTERM or Ctrl-C."""
 
     def work(self, stop: threading.Event) -> None:
         """What the daemon does; it returns soon after `stop` is set."""
         raise NotImplementedError
 
     def handle(self, *args, **options):
-        cluster.end_with_parent()
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

@@ -5,11 +5,8 @@ for people to read: nothing opens and nothing closes by it.
 """
 
 import asyncio
-import email.utils
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Any, Protocol
 from urllib.parse import urljoin
 
@@ -215,7 +212,7 @@ async def _read(response: aiohttp.ClientResponse, name: str, memory: Memory) -> 
     if response.status != 200:
         raise FetchFailed(
             f"{name} answered {response.status} {response.reason or ''}".strip(),
-            retry_after=_retry_after(response.headers.get("Retry-After")),
+            retry_after=outgoing.retry_after(response.headers, most=LONGEST_PAUSE),
         )
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and not (kind.endswith(("/json", "+json")) or kind in MAY_BE_JSON):
@@ -247,18 +244,3 @@ async def _body(response: aiohttp.ClientResponse, name: str) -> bytes:
 
 def _can_be_sent(value: str) -> bool:
     return 0 < len(value) <= 1_000 and value.isascii() and value.isprintable()
-
-
-def _retry_after(value: str | None) -> float | None:
-    """The seconds that a Retry-After header asks for: a number or a date (RFC 9110, 10.2.3)."""
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return float(min(int(value.strip()[:10]), LONGEST_PAUSE))
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return float(min(max(moment.timestamp() - time.time(), 0), LONGEST_PAUSE))

@@ -196,7 +196,7 @@ def test_a_wedged_cluster_is_killed_when_told_to_stop(spawn):
 def supervisor(alive_for):
     """A supervisor of nothing, whose cluster started so many seconds ago."""
     one = Supervisor(stale=timedelta(seconds=180))
-    one._started = time.monotonic() - alive_for
+    one._since = time.monotonic() - alive_for
     return one
 
 
@@ -230,4 +230,4 @@ def test_a_cluster_that_never_gets_going_is_given_longer_each_time():
 def test_without_a_database_the_cluster_is_left_alone(unreachable_database):
     one = supervisor(alive_for=10_000)
     assert one._tend() == ""
-    assert time.monotonic() - one._started < 60
+    assert time.monotonic() - one._since < 60

@@ -456,7 +456,7 @@ def test_a_source_whose_failure_cannot_be_written_down_is_left_alone(server):
 
 
 def test_a_recording_is_tried_again(server, monkeypatch):
-    monkeypatch.setattr(poller, "_PAUSES", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(poller, "PAUSES", (0.1, 0.1, 0.1))
     source = add_source(server)
     server.answers["/slots"] = good(showing("a"))
     poll_once(source)

@@ -3,7 +3,6 @@ import signal
 
 from django.core.management.base import BaseCommand
 
-from config import cluster
 from discovery import poller
 
 
@@ -15,7 +14,6 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args, **options):
-        cluster.end_with_parent()
         asyncio.run(_poll_until_told())
 
 

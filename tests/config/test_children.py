@@ -2,13 +2,14 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
 from django.conf import settings
 
-from config import daemons
-from config.daemons import Daemon, Keeper
+from config import children
+from config.children import Child
 from tests.config.test_worker import processes, until
 
 
@@ -20,7 +21,8 @@ def keep(tmp_path, monkeypatch, settings):
 
     def start(source):
         (tmp_path / "manage.py").write_text(source)
-        keepers.append(Keeper(Daemon("test", "daemon", lambda: 1)))
+        command = [sys.executable, "manage.py", "daemon"]
+        keepers.append(Child("test", command, cwd=tmp_path, environment={}))
         keepers[-1].look()
         return keepers[-1]
 
@@ -34,34 +36,30 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(
 WITH_CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{WAIT}']).wait()"
 
 
-def pid_of(keeper):
-    return keeper._process and keeper._process.pid
-
-
 def test_what_is_killed_is_started_again_after_a_pause_that_grows(keep):
     keeper = keep(WAIT)
-    pids, pauses = [pid_of(keeper)], []
+    pids, pauses = [keeper.pid], []
     for _ in range(2):
         os.kill(pids[-1], signal.SIGKILL)
         until(lambda: keeper.ended, what="its end")
         died = time.monotonic()
         keeper.look()
-        assert pid_of(keeper) is None
-        until(lambda: keeper.look() or pid_of(keeper), what="another process")
+        assert keeper.pid is None
+        until(lambda: keeper.look() or keeper.pid, what="another process")
         pauses.append(time.monotonic() - died)
-        pids.append(pid_of(keeper))
+        pids.append(keeper.pid)
     assert len(set(pids)) == 3
     assert 1 <= pauses[0] < 2 <= pauses[1]
 
 
 def test_what_lived_long_is_started_at_once(keep):
     keeper = keep(WAIT)
-    keeper._started -= daemons.SETTLED_SECONDS + 1
-    first = pid_of(keeper)
+    keeper._started -= children.SETTLED_SECONDS + 1
+    first = keeper.pid
     os.kill(first, signal.SIGKILL)
     until(lambda: keeper.ended, what="its end")
     keeper.look()
-    assert pid_of(keeper) not in (None, first)
+    assert keeper.pid not in (None, first)
 
 
 def test_a_command_that_cannot_start_is_tried_ever_more_seldom(keep):
@@ -70,15 +68,15 @@ def test_a_command_that_cannot_start_is_tried_ever_more_seldom(keep):
         until(lambda: keeper.ended, what="its end")
         keeper.look()
         pause = keeper._due - time.monotonic()
-        assert pause <= min(2 ** (failures - 1), daemons.LONGEST_PAUSE_SECONDS)
+        assert pause <= min(2 ** (failures - 1), children.LONGEST_PAUSE_SECONDS)
         keeper._due = 0
         keeper.look()
-    assert pause > daemons.LONGEST_PAUSE_SECONDS - 2
+    assert pause > children.LONGEST_PAUSE_SECONDS - 2
 
 
 def test_told_to_stop_it_ends_with_its_children(keep):
     keeper = keep(WITH_CHILD)
-    group = pid_of(keeper)
+    group = keeper.pid
     until(lambda: sum(one == group for _, _, one in processes()) == 2, what="the child")
     keeper.ask_to_stop()
     keeper.wait(time.monotonic() + 10)
@@ -94,4 +92,4 @@ def test_who_does_not_listen_is_killed_in_time(keep):
     keeper.ask_to_stop()
     keeper.wait(started + 0.5)
     assert 0.5 <= time.monotonic() - started < 5
-    assert pid_of(keeper) is None
+    assert keeper.pid is None
