@@ -122,16 +122,18 @@ def columns_of(cursor, table: str) -> list[Column]:
 def settle_session(cursor) -> None:
     """Have values written the same way in every session, and no time limit, to the end of the
     transaction."""
-    for setting in (
-        "timezone = 'UTC'",
-        "datestyle = 'ISO, YMD'",
-        "intervalstyle = 'postgres'",
-        "extra_float_digits = 1",
-        "bytea_output = 'hex'",
-        "statement_timeout = 0",
-        "idle_in_transaction_session_timeout = 0",
-    ):
-        cursor.execute(f"SET LOCAL {setting}")
+    for name, value in {
+        "timezone": "UTC",
+        "datestyle": "ISO, YMD",
+        "intervalstyle": "postgres",
+        "extra_float_digits": 1,
+        "bytea_output": "hex",
+        "statement_timeout": 0,
+        "idle_in_transaction_session_timeout": 0,
+    }.items():
+        cursor.execute(
+            sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value))
+        )
 
 
 def fingerprint(cursor, table: str, columns: list[Column]) -> tuple[int, int]:

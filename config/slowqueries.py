@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from django.db import DatabaseError, connection, transaction
+from psycopg.sql import SQL
 
 from config.logs import first_line
 from config.sqlfiles import queries
@@ -103,5 +104,7 @@ def _ask(statement: str) -> list[tuple]:
 def _explain(text: str, form: str) -> list[tuple]:
     with transaction.atomic(), connection.cursor() as cursor:
         # Without parameters, so that a % in the statement is left as it is.
-        cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT {form}) {text}")
+        cursor.execute(
+            SQL("EXPLAIN (GENERIC_PLAN, FORMAT {}) {}").format(SQL(form), SQL(text))
+        )
         return cursor.fetchall()
