@@ -195,7 +195,7 @@ def is_dead(run: IngestRun) -> bool:
 
     A process of another host is presumed dead after a day; if it lives, its next chunk says so.
     """
-    return leases.is_dead(run) or run.started_at < timezone.now() - _PRESUMED_DEAD
+    return leases.is_dead(run.owner, run.pid) or run.started_at < timezone.now() - _PRESUMED_DEAD
 
 
 class _Recorded(NamedTuple):

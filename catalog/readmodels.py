@@ -11,6 +11,7 @@ from datetime import timedelta
 from django.db import connection, transaction
 from psycopg import sql
 
+from config.partitions import estimated_rows
 from config.readmodels import Progress, ReadModel, Reconciled, Refreshed, register
 from config.sqlfiles import Statements, queries
 
@@ -53,7 +54,7 @@ def _compare_lines(*, mend: bool, progress: Progress) -> Reconciled:
     The fold is locked out during a slice, writers never are: what they add is in the change log,
     and left out on both sides.
     """
-    slices = max(1, -(-_sql.value("estimated_snapshots") // SLICE_SNAPSHOTS))
+    slices = max(1, -(-estimated_rows("product_price_snapshots") // SLICE_SNAPSHOTS))
     checked = count = pending = 0
     samples: list[str] = []
     for number in range(slices):

@@ -6,7 +6,8 @@ from django.urls import reverse
 
 from catalog import uploads
 from catalog.models import IngestRun, Outlier, SlugSummary
-from config.admin.base import COUNT_LIMIT, estimated_rows
+from config.admin.base import COUNT_LIMIT
+from config.partitions import estimated_rows
 from config.vitals import Question, Vital, register
 
 

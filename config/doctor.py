@@ -26,6 +26,7 @@ from config import (
     schedules,
     stores,
 )
+from config.admin.base import span
 from config.logs import first_line
 from config.models import UNUSED_AFTER, ApiToken, JobRun
 
@@ -179,12 +180,12 @@ def _worker() -> Iterator[Check]:
     if age is None:
         yield Check(FAIL, "worker", "never seen", "start it: manage.py worker")
     elif age > limit:
-        yield Check(FAIL, "worker", f"silent for {_span(age)}", "start it: manage.py worker")
+        yield Check(FAIL, "worker", f"silent for {span(age)}", "start it: manage.py worker")
     elif ages.get(jobs.RESULTS, age) - ages.get(jobs.CANARY, age) > limit:
         finding = "works, but results are not stored"
         yield Check(WARN, "worker", finding, "wait for its restart, or restart manage.py worker")
     else:
-        yield Check(OK, "worker", f"last sign of life {_span(age)} ago")
+        yield Check(OK, "worker", f"last sign of life {span(age)} ago")
 
 
 def _schedules() -> Iterator[Check]:
@@ -199,7 +200,7 @@ def _schedules() -> Iterator[Check]:
         elif row.repeats == 0 or row.next_run is None:
             yield Check(FAIL, name, "its schedule is switched off", repair)
         elif row.next_run < timezone.now() - jobs.OVERDUE:
-            late = _span((timezone.now() - row.next_run).total_seconds())
+            late = span((timezone.now() - row.next_run).total_seconds())
             yield Check(FAIL, name, f"overdue by {late}", "start manage.py worker, or see its log")
         else:
             yield _last_run(job)
@@ -212,7 +213,7 @@ def _last_run(job: jobs.Job) -> Check:
     last = finished.order_by("-started_at").first()
     if last is None:
         return Check(OK, f"job {job.name}", f"{job.schedule}; has not run yet")
-    ago = _span((timezone.now() - last.started_at).total_seconds())
+    ago = span((timezone.now() - last.started_at).total_seconds())
     if last.state == JobRun.State.SUCCEEDED:
         return Check(OK, f"job {job.name}", f"{job.schedule}; last run {ago} ago")
     reason = runs.last_line(last.error) or last.state
@@ -234,7 +235,7 @@ def _runs() -> Iterator[Check]:
     count = 0
     for run in silent.order_by("heartbeat_at")[:20]:
         count += 1
-        age = _span((timezone.now() - run.heartbeat_at).total_seconds())
+        age = span((timezone.now() - run.heartbeat_at).total_seconds())
         finding = f"process {run.pid} on {run.host} has been silent for {age}"
         yield Check(WARN, f"run of {run.job}", finding, f"manage.py run_job {run.job}")
     if not count:
@@ -248,11 +249,11 @@ def _read_models() -> Iterator[Check]:
         if state.age_seconds is None:
             yield Check(WARN, name, f"never refreshed{waiting}", refresh)
             continue
-        finding = f"{_span(state.age_seconds)} old{waiting}"
+        finding = f"{span(state.age_seconds)} old{waiting}"
         if state.error:
             yield Check(FAIL, name, f"{finding}; last refresh failed: {state.error}", refresh)
         elif state.stale:
-            limit = _span(state.max_age.total_seconds())
+            limit = span(state.max_age.total_seconds())
             yield Check(FAIL, name, f"{finding}; {limit} is the limit", refresh)
         elif state.differences:
             advice = f"manage.py reconcile {state.name} --fix"
@@ -285,7 +286,7 @@ def _backup() -> Iterator[Check]:
         return
     age = timezone.now() - last
     late = age > backup.OLD
-    finding = f"{_span(age.total_seconds())} ago"
+    finding = f"{span(age.total_seconds())} ago"
     yield Check(FAIL if late else OK, "backup", finding, advice if late else "")
 
 
@@ -316,14 +317,3 @@ def _tokens() -> Iterator[Check]:
         yield Check(WARN, "tokens", f"{unused:,} unused for {UNUSED_AFTER.days} days", where)
     if not forever and not unused:
         yield Check(OK, "tokens", "all expire and are used")
-
-
-def _span(seconds: float) -> str:
-    """A duration for people: 45 s, 12 min, 5 h, 3 days."""
-    if seconds < 120:
-        return f"{max(seconds, 0):.0f} s"
-    if seconds < 120 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / 86_400:.0f} days"

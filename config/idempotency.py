@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import Error, connection, transaction
 from django.http import HttpResponse
@@ -185,16 +185,9 @@ def _compare_and_set(record: dict[str, Any], dead_claim: str | None) -> bool:
         return cursor.fetchone() is not None
 
 
-class _Holder(NamedTuple):
-    """What `leases.is_dead` looks at."""
-
-    owner: str
-    pid: int
-
-
 def _is_dead(claim: str) -> bool:
     owner, _, pid = claim.rpartition(" ")
-    return pid.isdecimal() and leases.is_dead(_Holder(owner, int(pid)))
+    return pid.isdecimal() and leases.is_dead(owner, int(pid))
 
 
 def _held(record: dict[str, Any]) -> IdempotencyRecord | None:

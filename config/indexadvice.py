@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
-
 from config import slowqueries
 from config.slowqueries import NoStatistics
-from config.sqlfiles import queries
+from config.sqlfiles import Statements
+
+_sql = Statements("config")
 
 LEAST_BYTES = 1024 * 1024  # a smaller index is not worth a word
 LEAST_SCANS = 50
@@ -49,7 +49,7 @@ class _Index:
 
 def advise() -> list[Advice]:
     """All advice for this database's own tables. Raises DatabaseError."""
-    indexes = [_Index(*row) for row in _rows("all_indexes")]
+    indexes = [_Index(*row) for row in _sql.rows("all_indexes")]
     return [
         *_invalid(indexes),
         *_superfluous(indexes),
@@ -61,7 +61,7 @@ def advise() -> list[Advice]:
 
 def since() -> datetime:
     """Since when the use of indexes is counted here. A standby counts its own."""
-    [[moment]] = _rows("statistics_since")
+    [[moment]] = _sql.rows("statistics_since")
     return moment
 
 
@@ -120,7 +120,7 @@ def _drop(one: _Index) -> str:
 
 
 def _foreign_keys() -> Iterator[Advice]:
-    for name, table, is_partitioned, columns, refers_to, rows in _rows(
+    for name, table, is_partitioned, columns, refers_to, rows in _sql.rows(
         "foreign_keys_without_index"
     ):
         yield Advice(
@@ -132,7 +132,7 @@ def _foreign_keys() -> Iterator[Advice]:
 
 
 def _sequential_scans() -> Iterator[Advice]:
-    tables = _rows("tables_read_whole", scans=LEAST_SCANS, rows=LEAST_ROWS)
+    tables = _sql.rows("tables_read_whole", scans=LEAST_SCANS, rows=LEAST_ROWS)
     compared = _compared_columns({table for table, _, _ in tables}) if tables else {}
     for table, scans, rows_each in tables:
         columns = compared.get(table, [])
@@ -189,9 +189,3 @@ def _create(table: str, columns: list[str], *, is_partitioned: bool) -> list[str
         f"-- for each partition P: CREATE INDEX CONCURRENTLY P_{name} ON P ({listed});",
         f"-- then: ALTER INDEX {name} ATTACH PARTITION P_{name};",
     ]
-
-
-def _rows(name: str, **parameters: Any) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("config")[name], parameters or None)
-        return cursor.fetchall()

@@ -182,7 +182,7 @@ def release_taken() -> int:
     cluster has taken but not begun is given out twice, which costs a skipped or a short run.
     """
     running = JobRun.objects.filter(state=JobRun.State.RUNNING)
-    at_work = {run.detail.get("task") for run in running if not leases.is_dead(run)}
+    at_work = {run.detail.get("task") for run in running if not leases.is_dead(run.owner, run.pid)}
     taken = OrmQ.objects.filter(lock__gt=timezone.now()).order_by("pk")[:QUEUE_SCAN_ROWS]
     idle = [row.pk for row in taken if _is_ours(row.task) and row.task["id"] not in at_work]
     return OrmQ.objects.filter(pk__in=idle).update(lock=timezone.now())

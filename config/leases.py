@@ -42,7 +42,7 @@ def take(name: str, owner: str) -> bool:
     held = Lease.objects.filter(name=name).first()
     if held is None:
         return _compare_and_set(name, owner, dead_owner=None)
-    return is_dead(held) and _compare_and_set(name, owner, dead_owner=held.owner)
+    return is_dead(held.owner, held.pid) and _compare_and_set(name, owner, dead_owner=held.owner)
 
 
 def extend(name: str, owner: str) -> bool:
@@ -59,16 +59,16 @@ def release(name: str, owner: str) -> bool:
     return Lease.objects.filter(name=name, owner=owner).delete()[0] == 1
 
 
-def is_dead(held) -> bool:
-    """Whether the process behind a lease or a job run is known to be gone.
+def is_dead(owner: str, pid: int) -> bool:
+    """Whether the process of id `pid` that made the token `owner` is known to be gone.
 
-    `held` has `owner` and `pid`. False where that cannot be known: another host, another
+    False where that cannot be known: another host, another
     container, or a process that hides.
     """
-    parts = held.owner.split(" ")
+    parts = owner.split(" ")
     if len(parts) != 3 or parts[1] != _realm():
         return False
-    alive, started = _process(held.pid)
+    alive, started = _process(pid)
     return not alive or bool(parts[2] and started and parts[2] != started)
 
 

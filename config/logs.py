@@ -44,7 +44,7 @@ _PATTERNS = [
 _NAMES_OF_SECRETS = re.compile(r"(SECRET|PASSWORD|TOKEN|KEY)$|SECRET_|_SECRET")
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """What an error says first; PostgreSQL's go on with details."""
     return str(error).partition("\n")[0]
 

@@ -25,7 +25,9 @@ from psycopg import sql
 
 from config import archived
 from config.archived import NotArchived
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
+
+_sql = Statements("config")
 
 logger = logging.getLogger("spyglass.partitions")
 
@@ -338,3 +340,8 @@ def parse(declared: PartitionedTable, name: str) -> Partition | None:
 
 def _utc_date(moment: date | datetime) -> date:
     return moment.astimezone(UTC).date() if isinstance(moment, datetime) else moment
+
+
+def estimated_rows(table: str) -> int:
+    """How many rows PostgreSQL thinks a table (partitions included) or view has."""
+    return _sql.value("estimated_rows", table=table)

@@ -104,7 +104,5 @@ def _ask(statement: str) -> list[tuple]:
 def _explain(text: str, form: str) -> list[tuple]:
     with transaction.atomic(), connection.cursor() as cursor:
         # Without parameters, so that a % in the statement is left as it is.
-        cursor.execute(
-            SQL("EXPLAIN (GENERIC_PLAN, FORMAT {}) {}").format(SQL(form), SQL(text))
-        )
+        cursor.execute(SQL("EXPLAIN (GENERIC_PLAN, FORMAT {}) {}").format(SQL(form), SQL(text)))
         return cursor.fetchall()

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from django.urls import reverse
 
-from config.admin.base import estimated_rows, span
+from config.admin.base import span
+from config.partitions import estimated_rows
 from config.vitals import Question, Vital, register
 from discovery import queries
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import connection
 
 from config.embeddings import EmbedderError, embedder
+from config.partitions import estimated_rows
 from config.sqlfiles import Statements, queries
 from feeds import shown
 from feeds.search import backend
@@ -138,8 +139,11 @@ def search(
 def gauges() -> dict[str, float]:
     """What is under way to timelines, for staff."""
     [row] = _sql.rows("feed_gauges")
-    names = ("waiting", "oldest_seconds", "failing", "unbuilt", "kept", "rows")
-    return dict(zip(names, row, strict=True))
+    names = ("waiting", "oldest_seconds", "failing", "unbuilt")
+    return dict(zip(names, row, strict=True)) | {
+        "kept": estimated_rows("feed_states"),
+        "rows": estimated_rows("user_feeds"),
+    }
 
 
 def _vector(text: str):

@@ -28,6 +28,7 @@ from config.admin.base import (
     shortened,
     span,
 )
+from config.logs import first_line
 from matching import actions, charts, queries, queue, scoring, tuning, worker
 from matching.geo import distance_m
 from matching.kinds import COUNTERPARTS, Pair
@@ -517,7 +518,7 @@ class MatchJobAdmin(_Styled):
 
     @display(description="reason")
     def why(self, job):
-        return shortened(job.error.partition("\n")[0]) or job.degraded or "–"
+        return shortened(first_line(job.error)) or job.degraded or "–"
 
     def change_view(self, request, object_id, form_url="", extra_context=None):
         """The job's page."""

@@ -29,12 +29,14 @@ from psycopg.errors import DeadlockDetected
 from config import prepared
 from config.breakers import Breaker
 from config.embeddings import DIMENSIONS, Embedder, EmbedderError, embedder, embedder_named
-from config.sqlfiles import queries
+from config.sqlfiles import Statements, queries
 from matching import vectors
 from matching.models import ServingModel
 from matching.text import embedded_text
 
 logger = logging.getLogger("spyglass.matching")
+
+_sql = Statements("matching")
 
 # An item's owner who edits it while its batch is written waits for that: 0.3 s.
 BATCH_ITEMS = 128
@@ -71,9 +73,7 @@ def embed_query(text: str) -> np.ndarray | None:
 
 def queue_depth() -> int:
     """Queued changes, and items that have no vector of the embedder's model yet."""
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")["embedding_queue_depth"], {"model": _target_name()})
-        return cursor.fetchone()[0]
+    return _sql.value("embedding_queue_depth", model=_target_name())
 
 
 def drain(progress: Callable[[int], None] | None = None) -> int:
@@ -170,8 +170,8 @@ class _Drain:
         if serving.model != name:
             _serve(name)
         elif serving.since < timezone.now() - PRUNE_AFTER:
-            while not self._stop.is_set() and _execute(
-                "prune_embeddings", {"model": name, "limit": PRUNE_ITEMS}
+            while not self._stop.is_set() and _sql.count(
+                "prune_embeddings", model=name, limit=PRUNE_ITEMS
             ):
                 self._progress(self.written)
 
@@ -192,9 +192,7 @@ Claim = Callable[[], Iterable[int]]
 
 
 def _claim_changes() -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")["claim_embedding_changes"], {"limit": BATCH_ITEMS})
-        return sorted({item for (item,) in cursor.fetchall()})
+    return sorted({item for (item,) in _sql.rows("claim_embedding_changes", limit=BATCH_ITEMS)})
 
 
 class _Stragglers:
@@ -206,12 +204,11 @@ class _Stragglers:
         self._advancing = threading.Lock()
 
     def claim(self) -> list[int]:
-        with self._advancing, connection.cursor() as cursor:
-            cursor.execute(
-                queries("matching")["items_without_model"],
-                {"model": self._model, "after": self._after, "limit": BATCH_ITEMS},
+        with self._advancing:
+            rows = _sql.rows(
+                "items_without_model", model=self._model, after=self._after, limit=BATCH_ITEMS
             )
-            found = [item for (item,) in cursor.fetchall()]
+            found = [item for (item,) in rows]
             self._after = found[-1] if found else self._after
             return found
 
@@ -226,14 +223,13 @@ def _write_batch(claim: Claim, target: Embedder) -> tuple[int, int]:
         written = 0
         for model in _models(target):
             written += _write_vectors(model, [item for item in items if item.live])
-        _execute("remove_embeddings_of_others", {"items": claimed})
+        _sql.count("remove_embeddings_of_others", items=claimed)
         return len(claimed), written
 
 
 def _load(ids: list[int]) -> list[_Item]:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")["items_to_embed"], {"items": ids})
-        return [_Item(*row[:-1], json.loads(row[-1])) for row in cursor.fetchall()]
+    rows = _sql.rows("items_to_embed", items=ids)
+    return [_Item(*row[:-1], json.loads(row[-1])) for row in rows]
 
 
 def _embed_all(model: Embedder, texts: list[str]) -> np.ndarray:
@@ -272,21 +268,20 @@ def _write_vectors(model: Embedder, items: list[_Item]) -> int:
         return 0
     found = _embed_all(model, texts)
     speaking = [place for place, vector in enumerate(found) if vector.any()]
-    _execute(
+    _sql.count(
         "write_embeddings",
-        {
-            "model": model.name,
-            "items": [changed[place].id for place in speaking],
-            "fingerprints": [changed[place].fingerprint for place in speaking],
-            "hashes": [hashes[place] for place in speaking],
-            "vectors": [vectors.literal(found[place]) for place in speaking],
-        },
+        model=model.name,
+        items=[changed[place].id for place in speaking],
+        fingerprints=[changed[place].fingerprint for place in speaking],
+        hashes=[hashes[place] for place in speaking],
+        vectors=[vectors.literal(found[place]) for place in speaking],
     )
     if len(speaking) < len(changed):
         wordless = set(range(len(changed))) - set(speaking)
-        _execute(
+        _sql.count(
             "remove_embeddings",
-            {"model": model.name, "items": [changed[place].id for place in wordless]},
+            model=model.name,
+            items=[changed[place].id for place in wordless],
         )
     return len(speaking)
 
@@ -341,12 +336,6 @@ def _make_serving(target: Embedder) -> str:
 
 def _serve(name: str) -> None:
     ServingModel.objects.update_or_create(pk=1, defaults={"model": name, "since": timezone.now()})
-
-
-def _execute(name: str, parameters: dict) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(queries("matching")[name], parameters)
-        return cursor.rowcount
 
 
 def _again_after_deadlock(work: Callable[[], tuple[int, int]]) -> tuple[int, int]:

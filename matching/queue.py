@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 from django.conf import settings
@@ -185,7 +184,7 @@ def rescue() -> int:
     """
     rescued = 0
     for task_id, lease, pid, expired in _sql.rows("running_jobs", limit=AT_WORK):
-        dead = leases.is_dead(SimpleNamespace(owner=lease, pid=pid))
+        dead = leases.is_dead(lease, pid)
         if not (dead or expired):
             continue
         error, outcome = (_DIED, "died") if dead else (_EXPIRED, "expired")

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from django.urls import reverse
 from django.utils import timezone
 
-from config.admin.base import COUNT_LIMIT, estimated_rows, shortened, span
+from config.admin.base import COUNT_LIMIT, shortened, span
+from config.partitions import estimated_rows
 from config.vitals import Question, Vital, register
 from matching import embedding, queries
 from matching.models import Item

@@ -41,13 +41,6 @@ UNION ALL
 -- Says that any card may be wrong, so that all of them are projected anew.
 UPDATE catalog_fold_state SET folded = folded + 1, all_cards_stale = true
 
--- name: estimated_snapshots
--- The planner's idea of how many snapshots there are.
-SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint
-FROM pg_class
-JOIN pg_inherits ON inhrelid = oid
-WHERE inhparent = 'product_price_snapshots'::regclass
-
 -- name: project_cards
 -- Brings the cards up to the lines; false where they were.
 SELECT catalog_project_cards(%(force)s)

@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.contrib.admin.templatetags.admin_urls import admin_urlname
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -123,18 +122,6 @@ def start_job(request: HttpRequest, name: str) -> None:
         messages.success(request, f"{name} is queued; a worker takes it within seconds.")
     else:
         messages.warning(request, f"{name} is queued, but no worker is running: start one.")
-
-
-def estimated_rows(table: str) -> int:
-    """How many rows PostgreSQL thinks a table (partitions included) or view has."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class AS c"
-            " WHERE c.oid = to_regclass(%s) AND c.relkind <> 'p'"
-            " OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(%s))",
-            [table, table],
-        )
-        return cursor.fetchone()[0]
 
 
 def badge(text: str, level: str = "quiet", title: str = "") -> str:

@@ -41,7 +41,7 @@ def run_badge(run: JobRun) -> str:
     """The state of a run; a running one that does not beat any more says so."""
     if run.state == JobRun.State.RUNNING:
         silent = timezone.now() - run.heartbeat_at
-        if leases.is_dead(run):
+        if leases.is_dead(run.owner, run.pid):
             return badge("dead", "bad", "Its process is gone; the next run takes over.")
         if silent > SILENT:
             age = span(silent.total_seconds())
@@ -191,7 +191,7 @@ class LeaseAdmin(ReadOnlyAdmin):
     def shown_state(self, lease):
         if lease.expires_at <= timezone.now():
             return badge("expired", "quiet", "The next run takes it.")
-        if leases.is_dead(lease):
+        if leases.is_dead(lease.owner, lease.pid):
             return badge("dead holder", "bad", "The next run on that host takes it at once.")
         return badge("held", "ok")
 

@@ -373,3 +373,9 @@ JOIN (
     SELECT given.grantee FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) AS given
 ) AS named ON named.role = pg_roles.oid
 ORDER BY rolname
+
+-- name: estimated_rows
+-- The planner's idea of how many rows a table, with its partitions, or a view has.
+SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class AS c
+WHERE c.oid = to_regclass(%(table)s) AND c.relkind <> 'p'
+    OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(%(table)s))

@@ -411,14 +411,11 @@ SELECT max(user_id), count(*) FROM (
     SELECT user_id FROM feed_states WHERE user_id > %(after)s ORDER BY user_id LIMIT %(rows)s) AS part;
 
 -- name: feed_gauges
--- What is under way: (fan-outs, seconds since the oldest was queued, failing, unbuilt, kept timelines).
+-- What is under way: (fan-outs, seconds since the oldest was queued, failing, unbuilt timelines).
 SELECT (SELECT count(*) FROM (SELECT FROM feed_fanouts LIMIT 100000) AS one),
     coalesce((SELECT extract(epoch FROM now() - min(queued_at)) FROM feed_fanouts), 0)::float8,
     (SELECT count(*) FROM feed_fanouts WHERE error <> ''),
-    (SELECT count(*) FROM (SELECT FROM feed_states WHERE built_at IS NULL LIMIT 100000) AS one),
-    (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'feed_states'::regclass),
-    (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class AS c
-        JOIN pg_inherits AS i ON i.inhrelid = c.oid WHERE i.inhparent = 'user_feeds'::regclass);
+    (SELECT count(*) FROM (SELECT FROM feed_states WHERE built_at IS NULL LIMIT 100000) AS one);
 
 -- name: claim_post_events
 -- Takes the oldest events: (event, author, post). They come back where the transaction fails.

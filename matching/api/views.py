@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from config import caching, problems
 from config.idempotency import idempotent
+from config.logs import first_line
 from config.metrics import ITEM_SEARCH_LATENCY
 from config.openapi import IDEMPOTENCY_KEY
 from config.pagination import decode_cursor, encode_cursor
@@ -566,7 +567,7 @@ def _result(job: dict[str, Any]) -> dict[str, Any]:
     return _job(job) | {
         "degraded": job["degraded"],
         # The first line says what happened; PostgreSQL adds details, which are for staff.
-        "error": job["error"].partition("\n")[0][:ERROR_LENGTH],
+        "error": first_line(job["error"])[:ERROR_LENGTH],
         "routes": result.get("routes", {}),
         "results": hits,
     }

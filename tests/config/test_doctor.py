@@ -76,7 +76,7 @@ def test_schedules_that_do_not_run(sound):
 def test_runs_that_failed_or_died(sound):
     common = {"trigger": "schedule", "owner": "x", "host": "somewhere", "pid": 7}
     JobRun.objects.create(job="prune", state="failed", error="…\nOSError: disk full\n", **common)
-    assert the("job prune").finding.endswith(" s ago: OSError: disk full")
+    assert the("job prune").finding.endswith(" ago: OSError: disk full")
     past = timezone.now() - timedelta(minutes=30)
     JobRun.objects.create(job="canary", heartbeat_at=past, **common)
     assert the("run of canary").finding == "process 7 on somewhere has been silent for 30 min"

@@ -246,7 +246,8 @@ def test_after_a_kill_the_next_run_works_at_once(declare, holder):
     declare("killed", lambda run: 5)
     assert jobs.run_job("killed", trigger="command").state == State.SKIPPED
     process.kill()  # and not waited for: a zombie is dead as well
-    until(lambda: leases.is_dead(Lease.objects.get()))
+    held = Lease.objects.get()
+    until(lambda: leases.is_dead(held.owner, held.pid))
     assert jobs.run_job("killed", trigger="command").rows == 5
     assert [run.state for run in JobRun.objects.order_by("pk")] == [
         State.ABANDONED,

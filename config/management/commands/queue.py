@@ -6,6 +6,7 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError
 
 from config import audit, taskqueue
+from config.admin.base import span
 
 
 class Command(BaseCommand):
@@ -33,7 +34,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(orjson.dumps(asdict(found)).decode())
             return
-        oldest = _age(found.oldest_seconds)
+        oldest = span(found.oldest_seconds)
         self.stdout.write(
             f"{found.waiting:,} waiting (the oldest {oldest}), {found.running:,} at work,"
             f" {found.failed:,} failed within a day"
@@ -42,7 +43,7 @@ class Command(BaseCommand):
         for line in found.lines:
             self.stdout.write(
                 f"{line.name:<{width}}  {line.waiting:>7,} waiting  {line.running:>4,} at work"
-                f"  {line.failed:>5,} failed  oldest {_age(line.oldest_seconds):>8}  {line.error}"
+                f"  {line.failed:>5,} failed  oldest {span(line.oldest_seconds):>8}  {line.error}"
             )
 
     def _delete(self, ids: list[int]) -> None:
@@ -54,7 +55,3 @@ class Command(BaseCommand):
         self.stdout.write(f"{gone:,} taken out of the queue.")
         if gone < len(set(ids)):
             raise CommandError(f"{len(set(ids)) - gone:,} of them were not there.")
-
-
-def _age(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds:,.0f} s"
