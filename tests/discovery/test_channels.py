@@ -102,6 +102,8 @@ def test_retry_after_is_believed_within_bounds(hook):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert 50 < asked(date) <= 60
     assert asked("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    unzoned = datetime.now(UTC) + timedelta(seconds=60)
+    assert 50 < asked(f"{unzoned:%a, %d %b %Y %H:%M:%S} -0000") <= 60  # UTC, wherever we are
 
 
 def test_an_answer_that_does_not_come_is_given_up(hook):

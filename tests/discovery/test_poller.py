@@ -508,6 +508,7 @@ def test_two_pollers_never_ask_one_source_at_once(fork, server):
         server.answers[f"/s{number}"] = good(showing("a"), after=0.3)
         add_source(server, f"/s{number}")
     fork()
+    time.sleep(0.05)  # they are told apart by their start, which counts in steps of 10 ms
     fork()
     owners = set()
 
