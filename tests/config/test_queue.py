@@ -45,7 +45,7 @@ def test_an_empty_queue():
 def test_what_it_holds(filled):
     text = told()
     first, *lines = text.strip().splitlines()
-    assert first == "3 waiting (the oldest 420 s), 1 at work, 2 failed within a day"
+    assert first == "3 waiting (the oldest 7 min), 1 at work, 2 failed within a day"
     assert any("job:canary" in line and "1 waiting" in line for line in lines)
     assert any("math.sqrt" in line and "ValueError: math domain error" in line for line in lines)
     found = json.loads(told("--json"))
