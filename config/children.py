@@ -93,12 +93,13 @@ class Child:
         """Kill whatever is left of its process group; returns the exit code."""
         if self._process is None:
             return None
-        process, self._process = self._process, None
         try:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
-            logger.debug("process group %d is gone already", process.pid)
-        return process.wait()
+            logger.debug("process group %d is gone already", self._process.pid)
+        code = self._process.wait()
+        self._process = None  # not before: who is interrupted here must be able to kill again
+        return code
 
     def _note_end(self) -> None:
         lived = time.monotonic() - self._started

@@ -22,11 +22,12 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from redis import Redis
 from redis.exceptions import ResponseError
 
 from config import caching, partitions, tally
+from config.outages import AWAY
 from config.sqlfiles import queries
 from config.tally import Count
 from counters import declared
@@ -185,7 +186,7 @@ def _count_carefully(entries: list[Entry]) -> int:
     """Count entries; where that fails, one by one, and bury the one that is to blame."""
     try:
         return count(entries)
-    except (OperationalError, InterfaceError):
+    except AWAY:
         raise  # none of them is to blame
     except Exception:
         logger.exception("entries of the stream are counted one by one after an error")
@@ -193,7 +194,7 @@ def _count_carefully(entries: list[Entry]) -> int:
     for entry in entries:
         try:
             counted += count([entry])
-        except (OperationalError, InterfaceError):
+        except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, staff read it there
             text = (entry.payload or b"").decode("utf-8", "replace").replace("\0", "\ufffd")
