@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from config.embedded import PostgresServer, ValkeyServer
-from tests.processes import kill_marked
+from tests.processes import kill, kill_marked
 
 if TYPE_CHECKING:
     from tests.people import Person
@@ -219,6 +219,34 @@ def database_url(transactional_db: None) -> str:
 
     name = connection.settings_dict["NAME"]
     return urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}"))
+
+
+@pytest.fixture
+def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """`fork(work)` is the id of a process that does `work()`: forked from this one, so that it is
+    there at once, and has what this one has imported and set. Killed after the test.
+    """
+    from django.db import connections
+
+    pids = []
+
+    def start(work: Callable[[], object]) -> int:
+        connections.close_all()
+        pid = os.fork()
+        if pid:
+            pids.append(pid)
+            return pid
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+
+    yield start
+    for pid in pids:
+        with suppress(ProcessLookupError, ChildProcessError):
+            kill(pid)
 
 
 Spawn = Callable[..., "subprocess.Popen[str]"]

@@ -37,9 +37,6 @@ def stock(db) -> Callable[..., None]:
 @pytest.fixture
 def ingest_token(db) -> str:
     """The secret of a token that may ingest."""
-    from django.contrib.auth import get_user_model
+    from tests.people import Person
 
-    from config.tokens import issue_token
-
-    user = get_user_model().objects.create_user("scraper")
-    return issue_token(user=user, name="", scopes=["ingest"], lifetime=None)[1]
+    return Person("scraper", ["ingest"]).secret

@@ -5,9 +5,7 @@ import signal
 import socket
 import time
 import urllib.request
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.utils import timezone
@@ -15,34 +13,11 @@ from django_q.models import OrmQ, Schedule, Success
 
 from config.models import JobRun
 from config.worker import Supervisor
+from tests.processes import children, processes, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STALE_SECONDS = 4
-
-
-def until(condition, seconds=60, what="it"):
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
-        time.sleep(0.1)
-    return value
-
-
-def processes():
-    """(pid, parent, process group) of every live process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent, group = path.read_text().rpartition(")")[2].split()[:3]
-            if state not in "ZX":
-                found.append((int(path.parent.name), int(parent), int(group)))
-    return found
-
-
-def children(pid):
-    return sorted(child for child, parent, _ in processes() if parent == pid)
 
 
 class Worker:
