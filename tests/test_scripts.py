@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from bench.harness import free_port
 from config.embedded import PostgresServer, ValkeyServer
 from tests.processes import kill_marked, marked, until
 
@@ -35,12 +36,6 @@ def run(command: list[str], **environment: str) -> "subprocess.CompletedProcess[
         timeout=120,
         check=False,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:

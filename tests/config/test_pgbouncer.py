@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from bench.harness import free_port
 from config import limits, web
 from config.servers import PostgresServer
 from tests import pgbouncer
@@ -152,9 +152,7 @@ def site() -> Iterator[Site]:
 @contextmanager
 def _site(folder: Path) -> Iterator[Site]:
     (folder / "metrics").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mark = uuid.uuid4().hex
     common = os.environ | {
         "SPYGLASS_SPAWN": mark,

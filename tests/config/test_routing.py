@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.harness import free_port
 from bench.standby import StandbyServer
 from config import web
 from config.servers import PostgresServer
@@ -91,9 +91,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     primary = PostgresServer(folder / "primary", fast=True)
     standby = StandbyServer(folder / "standby", primary)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     metrics = folder / "metrics"
     metrics.mkdir()
     primary.start()

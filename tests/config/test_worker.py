@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import time
 import urllib.request
 from datetime import timedelta
@@ -11,6 +10,7 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule, Success
 
+from bench.harness import free_port
 from config.models import JobRun
 from config.worker import Supervisor
 from tests.processes import children, processes, until
@@ -117,9 +117,7 @@ def test_a_bad_schedule_stops_nothing_and_sigterm_stops_everything(spawn):
         ),
     ]
     Schedule.objects.bulk_create(rows)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     worker = started(spawn, args=["--metrics-port", str(port)])
     for name in ("good", "old"):
         until(lambda name=name: Success.objects.filter(group=name).exists(), what=f"the {name} one")
