@@ -64,21 +64,29 @@ def pytest_configure(config: pytest.Config) -> None:
     assert settings.DATABASES  # reads the settings: pytest-django sets Django up only after that
 
 
-# The longest, which several processes must begin with, so that none is left alone with one of them.
+# The longest, the longest of all at the head: several processes must begin with them, so that none
+# is left alone with one of them at the end.
 _FIRST = (
     "test_upgrade.py",
     "test_backup.py",
-    "test_schema.py",
+    "test_archive_domains.py",
     "test_scripts.py",
-    "test_recordings.py",
+    "test_chaos.py",
+    "test_schema.py",
+    "test_poller.py",
+    "test_queue_faults.py",
+    "test_fold.py",
+    "test_admin_browser.py",
     "test_query_counts.py",
+    "test_recordings.py",
 )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; `--no-loadscope-reorder` keeps that order."""
-    items.sort(key=lambda item: item.path.name not in _FIRST)
+    place = {name: number for number, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_FIRST)))
 
 
 def _servers(folder: Path) -> dict[str, PostgresServer | ValkeyServer]:

@@ -27,6 +27,8 @@ class Builder:
     def __init__(self, delay: float = 0) -> None:
         self.calls = 0
         self.delay = delay
+        self.may_end = threading.Event()
+        self.may_end.set()
         self._lock = threading.Lock()
 
     def __call__(self) -> bytes:
@@ -34,6 +36,7 @@ class Builder:
             self.calls += 1
             body = f'{{"built":{self.calls}}}'.encode()
         time.sleep(self.delay)
+        self.may_end.wait(10)
         return body
 
 
@@ -127,15 +130,15 @@ def test_threads_build_once():
 def test_threads_get_the_last_body_while_one_builds(build):
     look(build)
     refresh(1)
-    slow = Builder(delay=0.3)
+    slow = Builder()
+    slow.may_end.clear()
     with ThreadPoolExecutor(9) as pool:
         leader = pool.submit(in_thread, look, slow)
-        time.sleep(0.1)
-        started = time.monotonic()
+        until(lambda: slow.calls, "the beginning", seconds=5)
         others = [pool.submit(in_thread, look, slow) for _ in range(8)]
-        states = {one.result().state for one in others}
-        assert time.monotonic() - started < 0.2
-        assert states == {"stale"}
+        assert {one.result().state for one in others} == {"stale"}
+        assert not leader.done()
+        slow.may_end.set()
         assert leader.result().state == "miss"
     assert slow.calls == 1
 

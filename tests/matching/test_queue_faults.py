@@ -220,12 +220,22 @@ def test_who_froze_while_it_stored_keeps_nobody_waiting(owners):
     assert queue.rescue() == 1
 
 
+def listening():
+    """How many sessions of this database wait for a notification."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+        )
+        return cursor.fetchone()[0]
+
+
 def test_two_workers_and_one_is_killed(spawn, owners):
     """The real command: what the dead one held is done by the other within seconds."""
     workers = [spawn(["match_worker"], stdout=None, stderr=None) for _ in range(2)]
     first = ask(owners[0])
     until(lambda: state_of(first) == "done", what="the first job")
-    time.sleep(1)  # both are up
+    until(lambda: listening() == 2, what="both")
     post(owners, 80)
     mine = MatchJob.objects.filter(state="running", pid=workers[0].pid)
     until(mine.exists, what="a job of the first worker")
