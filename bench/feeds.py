@@ -56,7 +56,7 @@ def figures(bench: Bench) -> Iterator[tuple[tuple[str, ...], Callable[[], object
     yield ("last_of_10000", "deliveries_rate"), lambda: _deliveries(bench, data())
     yield ("hybrid_rows", "hybrid_read_p99"), lambda: _famous(bench, data())
     yield ("followees_growth",), lambda: _growth(bench, data())
-    yield ("modes_differ",), lambda: data() and _modes(bench)
+    yield ("modes_differ",), lambda: _modes(bench, data())
 
 
 def _make(bench: Bench) -> dict:
@@ -175,7 +175,8 @@ def _growth(bench: Bench, data: dict) -> Figure:
     return figure("followees_growth", found["many"] / found["few"], "x", "<= 2", **found)
 
 
-def _modes(bench: Bench) -> Figure:
+def _modes(bench: Bench, data: dict) -> Figure:
     """Timelines of which the three modes show something else, of 300 people."""
-    found = bench.probe(_DATABASE, "modes", module=_PROBES, people=300)
+    people = min(300, data["people"])
+    found = bench.probe(_DATABASE, "modes", module=_PROBES, people=people)
     return figure("modes_differ", found["differ"], "timelines", "<= 0", **found)

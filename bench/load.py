@@ -73,7 +73,7 @@ def searchers(
     many a second were answered, and the 95th percentile in seconds. The first of each is not
     counted: it connects, and loads what it needs."""
     times: list[float] = []
-    begin = threading.Barrier(threads + 1)
+    begin = threading.Barrier(threads + 1, timeout=120)
 
     def run(number: int) -> None:
         chance = random.Random(number)
