@@ -31,9 +31,10 @@ def until(
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        said = what() if callable(what) else what
-        assert time.monotonic() < deadline, f"not within {seconds} s: {said}"
-        assert process is None or process.poll() is None, f"{process.communicate()}: {said}"
+        has_ended = process is not None and process.poll() is not None
+        if has_ended or time.monotonic() > deadline:
+            why = f"ended: {process.communicate()}" if has_ended else f"not within {seconds} s"
+            raise AssertionError(f"{what() if callable(what) else what}: {why}")
         time.sleep(0.05)
     return value
 
