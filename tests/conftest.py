@@ -153,6 +153,13 @@ def fresh_process(settings) -> Iterator[None]:
     caching.forget()
 
 
+@pytest.fixture(autouse=True)
+def _fresh(request: pytest.FixtureRequest) -> None:
+    """So begins each test of a domain. Those of the platform say what they need."""
+    if request.path.parent.name not in ("tests", "config"):
+        request.getfixturevalue("fresh_process")
+
+
 @pytest.fixture
 def only_new_partitions(django_db_setup, django_db_blocker) -> None:
     """No partition past retention is there, whatever other tests of this process have left.

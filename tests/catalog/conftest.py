@@ -1,15 +1,10 @@
-"""A filled catalog, and a process that remembers nothing between tests."""
+"""A filled catalog."""
 
 from collections.abc import Callable
 
 import pytest
 
 from config import caching
-
-
-@pytest.fixture(autouse=True)
-def _fresh(fresh_process: None) -> None:
-    """Each test starts as a process that has seen nothing, and as callers without a limit."""
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ pytestmark = pytest.mark.django_db
 LIKES = "posts.likes_count"
 
 
-@pytest.fixture(autouse=True)
-def _plain(settings):
-    settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
-
-
 @pytest.fixture
 def viewer():
     """Staff who may look, and do nothing."""
