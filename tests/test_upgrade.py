@@ -163,6 +163,7 @@ class Chain:
     @contextmanager
     def at(self, position: int, log: Path) -> Iterator[subprocess.Popen]:
         """The database is brought to a state, by a process that then waits and may read."""
+        assert position > self._reached, "a database does not go back"
         while True:
             self._reached += 1
             tree = self._tree(list(states())[self._reached])
