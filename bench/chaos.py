@@ -8,12 +8,10 @@ refused cleanly (503 or 429 with Retry-After); read models must equal the truth.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +21,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from bench import chaos_load
 from bench.chaos_load import Client, Ledger
-from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, say
+from bench.harness import Bench, CannotRunError, Figure, figure, free_port, say
 from bench.standby import StandbyServer
+from bench.web import await_answer
 
 ROWS = QUICK_ROWS = LEAST_ROWS = 1
 DATABASE = "chaos"
@@ -238,40 +237,18 @@ def _write(bench: Bench, clients: list[Client]) -> Path:
 @contextmanager
 def _server(bench: Bench, **extra: str) -> Iterator[tuple[int, subprocess.Popen]]:
     """`script/server` on the bench's own servers: its port and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "config.server", "--no-demo", "--port", str(port)]
-    with (bench.folder / "server.log").open("wb") as log:
-        main = subprocess.Popen(
-            [*command, "--workers", "2"],
-            cwd=PROJECT,
-            env=bench.environment(DATABASE, **extra),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            _await_server(port, main, bench)
-            yield port, main
-        finally:
-            main.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                main.wait(60)
-            _kill(_tree(main.pid))
-
-
-def _await_server(port: int, main: subprocess.Popen, bench: Bench) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and main.poll() is None:
-        with (
-            suppress(OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=3),
-        ):
-            return
-        time.sleep(0.3)
-    tail = (bench.folder / "server.log").read_text(errors="replace")[-1500:]
-    raise CannotRunError(f"the server does not answer: {tail}")
+    main = bench.start(DATABASE, [*command, "--workers", "2"], "server.log", **extra)
+    try:
+        log = bench.folder / "server.log"
+        await_answer(f"http://127.0.0.1:{port}/health/ready", main, log)
+        yield port, main
+    finally:
+        main.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            main.wait(60)
+        _kill(_tree(main.pid))
 
 
 def _processes() -> dict[int, tuple[int, str]]:

@@ -1,12 +1,13 @@
 """Before and after the chaos, inside the project: `python -m bench.chaos_probes NAME '{…}'`."""
 
 import json
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import django
+
+from bench.harness import answer_probe
 
 django.setup()
 
@@ -154,5 +155,4 @@ def _compare_timeline(told: dict) -> dict:
 
 
 if __name__ == "__main__":
-    probe = {"prepare": prepare, "fill_queue": fill_queue, "verify": verify}[sys.argv[1]]
-    print(json.dumps(probe(**json.loads(sys.argv[2]))))
+    answer_probe(prepare, fill_queue, verify)

@@ -7,12 +7,11 @@ against is the plain row trigger of every textbook, on tables of the same shape,
 
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 from bench import stressing
-from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median, say
+from bench.harness import MANAGE, Bench, CannotRunError, Figure, figure, median, say
 from config.servers import postgres_binary
 
 ROWS = 100_000
@@ -220,7 +219,7 @@ def _stream(bench: Bench, data: dict) -> list[Figure]:
         for worker in workers:
             worker.terminate()
             worker.wait()
-    result = bench.probe(_DATABASE, "counted", module=_PROBES, first=data["post"], **made)
+    result = bench.probe(_DATABASE, "counted", module=_PROBES, events=events)
     rate = events / found["seconds"]
     return [
         figure("stream_rate", rate, "events/s", ">= 20000", **found),
@@ -267,12 +266,7 @@ def _drain(bench: Bench, workers: list[subprocess.Popen], made: dict, started: f
 
 
 def _worker(bench: Bench) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(PROJECT / "manage.py"), "counter_worker"],
-        cwd=bench.folder,
-        env=bench.environment(_DATABASE, PROCESS_ROLE="worker"),
-        stdin=subprocess.DEVNULL,
-    )
+    return bench.start(_DATABASE, [*MANAGE, "counter_worker"], PROCESS_ROLE="worker")
 
 
 def _mode(bench: Bench, mode: str) -> None:
@@ -316,18 +310,8 @@ def _pgbench(bench: Bench, script: str, clients: int) -> dict:
     done = subprocess.run(
         [
             str(postgres_binary("pgbench")),
-            *(
-                "-n",
-                "-M",
-                "prepared",
-                "-c",
-                str(clients),
-                "-j",
-                "2",
-                "-T",
-                str(bench.seconds(SECONDS)),
-            ),
-            *("-f", str(path), bench.url(_DATABASE)),
+            *("-n", "-M", "prepared", "-c", str(clients), "-j", "2"),
+            *("-T", str(bench.seconds(SECONDS)), "-f", str(path), bench.url(_DATABASE)),
         ],
         capture_output=True,
         text=True,

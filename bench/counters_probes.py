@@ -1,13 +1,13 @@
 """Counters inside a process of the project: `python -m bench.counters_probes NAME '{…}'`."""
 
-import json
 import random
-import sys
 import time
 from datetime import UTC, datetime
 from uuid import UUID
 
 import django
+
+from bench.harness import answer_probe
 
 django.setup()
 
@@ -61,7 +61,7 @@ def left() -> dict:
     return {"entries": caching.valkey().xlen(stream.key())}
 
 
-def counted(*, events: int, again: int, entries: int, first: int) -> dict:
+def counted(*, events: int) -> dict:
     """What the counts say, against the events that were offered."""
     actions.fold(budget_seconds=60)
     total = sum(Post.objects.values_list("views_count", flat=True))
@@ -82,4 +82,4 @@ def divergence() -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
+    answer_probe(fold, offer, left, counted, divergence)

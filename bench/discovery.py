@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from bench import web
 from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median, say
@@ -152,14 +154,8 @@ def _pollers(bench: Bench, database: str) -> list[Figure]:
             cwd=PROJECT,
             text=True,
         )
-        ticking = threading.Thread(
-            target=bench.probe,
-            args=(database, "tick_for"),
-            kwargs={"module": _PROBES, "seconds": seconds, "every": 2, "buckets": 2},
-        )
-        ticking.start()
-        said, _ = clients.communicate(json.dumps(plan))
-        ticking.join()
+        with _ticking(bench, database, seconds=seconds, every=2):
+            said, _ = clients.communicate(json.dumps(plan))
     if clients.returncode:
         raise CannotRunError("the pollers failed")
     found = json.loads(said)
@@ -185,6 +181,15 @@ def _pollers(bench: Bench, database: str) -> list[Figure]:
     ]
 
 
+@contextmanager
+def _ticking(bench: Bench, database: str, **given: float) -> Iterator[None]:
+    """Meanwhile a source drops slots, in a process of its own. Raises CannotRunError."""
+    with ThreadPoolExecutor(1) as pool:
+        ticks = pool.submit(bench.probe, database, "tick_for", module=_PROBES, buckets=2, **given)
+        yield
+        ticks.result()
+
+
 def _prune(bench: Bench, database: str) -> list[Figure]:
     """A day that has expired, a million drops, beside a source that goes on ticking."""
     rows = min(EXPIRED, bench.rows)
@@ -198,19 +203,15 @@ def _prune(bench: Bench, database: str) -> list[Figure]:
                 [waited] = db.execute(_LONGEST_WAIT).fetchone()
                 waits.append(float(waited or 0))
 
-    ticking = threading.Thread(
-        target=bench.probe,
-        args=(database, "tick_for"),
-        kwargs={"module": _PROBES, "seconds": 12, "every": 0.1, "buckets": 2},
-    )
     watching = threading.Thread(target=watch)
-    for each in (ticking, watching):
-        each.start()
-    time.sleep(4)
-    found = bench.probe(database, "prune", module=_PROBES)
-    ticking.join()
-    over.set()
-    watching.join()
+    watching.start()
+    try:
+        with _ticking(bench, database, seconds=12, every=0.1):
+            time.sleep(4)
+            found = bench.probe(database, "prune", module=_PROBES)
+    finally:
+        over.set()
+        watching.join()
     return [
         figure("prune_seconds", found["seconds"], "s", "< 1", **found),
         figure("prune_lock", max(waits) * 1000, "ms", "<= 100", samples=len(waits)),

@@ -1,8 +1,6 @@
 """Discovery inside a process of the project: `python -m bench.discovery_probes NAME '{…}'`."""
 
-import json
 import random
-import sys
 import time
 import tracemalloc
 from datetime import datetime, timedelta
@@ -10,7 +8,9 @@ from itertools import islice
 
 import django
 
-from bench.harness import median, percentile
+from bench import recordings as recorded
+from bench.drop_oracle import Oracle, Rules
+from bench.harness import answer_probe, median, percentile
 
 django.setup()
 
@@ -25,8 +25,6 @@ from config import partitions as tables  # noqa: E402
 from discovery import actions, feed, polls  # noqa: E402
 from discovery import queries as reads  # noqa: E402
 from discovery.models import Availability, Bucket, DropEvent, Source, Venue, Watch  # noqa: E402
-from tests.discovery import recordings as recorded  # noqa: E402
-from tests.discovery.oracle import Oracle, Rules  # noqa: E402
 
 SLOTS = 2_000  # of a bucket
 CHANGED = 20  # open anew at each tick, and as many close: 2 % of 2,000
@@ -376,10 +374,4 @@ def _statements(like: str) -> int:
 
 
 if __name__ == "__main__":
-    probes = {
-        each.__name__: each
-        for each in (
-            prepare, partitions, tick, ticks, tick_for, feed_reads, watches, prune, recordings,
-        )
-    }  # fmt: skip
-    print(json.dumps(probes[sys.argv[1]](**json.loads(sys.argv[2]))))
+    answer_probe(prepare, partitions, tick, ticks, tick_for, feed_reads, watches, prune, recordings)

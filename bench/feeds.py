@@ -9,22 +9,10 @@ import csv
 import gzip
 import io
 import random
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 
-from bench.harness import (
-    PROJECT,
-    SHARED_DATA,
-    Bench,
-    CannotRunError,
-    Figure,
-    figure,
-    percentile,
-    say,
-)
+from bench.harness import MANAGE, SHARED_DATA, Bench, Figure, figure, percentile, say
 
 ROWS = 100_000
 QUICK_ROWS = 5_000
@@ -133,32 +121,17 @@ def _reads(bench: Bench, data: dict) -> list[Figure]:
 
 def _clients(bench: Bench, probe: str, **given: object) -> list[float]:
     """The latencies that CLIENTS processes saw at once, in seconds."""
-    answers: list[list[float]] = []
-
-    def run(number: int) -> None:
-        found = bench.probe(_DATABASE, probe, module=_PROBES, seed=number, **given)
-        answers.append(found["times"])
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(CLIENTS)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    if len(answers) < CLIENTS:
-        raise CannotRunError("a client failed")
-    return [each for times in answers for each in times]
+    parameters = [{"seed": number, **given} for number in range(CLIENTS)]
+    answers = bench.probes(_DATABASE, probe, parameters, module=_PROBES)
+    return [each for answer in answers for each in answer["times"]]
 
 
 def _deliveries(bench: Bench, data: dict) -> list[Figure]:
     """From the commit of a post to its last row, for 10,000 followers, by a real feed worker."""
     followers = min(10_000, data["people"] // 2)
     bench.probe(_DATABASE, "follow", module=_PROBES, author=data["people"] + 1, followers=followers)
-    worker = subprocess.Popen(
-        [sys.executable, str(PROJECT / "manage.py"), "feed_worker"],
-        cwd=bench.folder,
-        env=bench.environment(_DATABASE, PROCESS_ROLE="worker", FEEDS_MODE="push"),
-        stdin=subprocess.DEVNULL,
-    )
+    modes = {"PROCESS_ROLE": "worker", "FEEDS_MODE": "push"}
+    worker = bench.start(_DATABASE, [*MANAGE, "feed_worker"], **modes)
     try:
         time.sleep(4)  # it loads the embedder, and indexes what waits
         found = bench.probe(
@@ -204,5 +177,6 @@ def _growth(bench: Bench, data: dict) -> Figure:
 
 def _modes(bench: Bench, data: dict) -> Figure:
     """Timelines of which the three modes show something else, of 300 people."""
-    found = bench.probe(_DATABASE, "modes", module=_PROBES, people=300)
+    people = min(300, data["people"])
+    found = bench.probe(_DATABASE, "modes", module=_PROBES, people=people)
     return figure("modes_differ", found["differ"], "timelines", "<= 0", **found)

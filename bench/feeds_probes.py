@@ -1,14 +1,12 @@
 """Feeds inside a process of the project: `python -m bench.feeds_probes NAME '{…}'`."""
 
-import json
 import random
-import sys
 import time
 from datetime import timedelta
 
 import django
 
-from bench.harness import percentile
+from bench.harness import answer_probe, percentile
 
 django.setup()
 
@@ -190,4 +188,4 @@ def _written() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
+    answer_probe(build, follow, reads, deliver, famous, growth, modes)

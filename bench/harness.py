@@ -9,12 +9,14 @@ import math
 import os
 import platform
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ import psycopg
 from config.embedded import PostgresServer, ValkeyServer
 
 PROJECT = Path(__file__).resolve().parent.parent
+MANAGE = [sys.executable, str(PROJECT / "manage.py")]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
 
@@ -119,21 +122,45 @@ class Bench:
 
     def manage(self, database: str, *arguments: object) -> Usage:
         """Run manage.py on `database` to its end. Raises CannotRunError."""
-        return self._run(database, [str(PROJECT / "manage.py"), *map(str, arguments)])
+        return self._run(database, [*MANAGE, *map(str, arguments)])
 
     def probe(
         self, database: str, name: str, *, module: str = "bench.probes", **parameters: object
     ) -> dict:
         """What a function of `module` returns in a web process of its own."""
-        command = ["-m", module, name, json.dumps(parameters)]
+        command = [sys.executable, "-m", module, name, json.dumps(parameters)]
         done = self._run(database, command, PROCESS_ROLE="web")
         return json.loads(done.output)
+
+    def probes(
+        self, database: str, name: str, given: list[dict], *, module: str = "bench.probes"
+    ) -> list[dict]:
+        """The same in several processes at once, one for each of the `given` parameters."""
+        with ThreadPoolExecutor(len(given)) as pool:
+            return list(
+                pool.map(lambda one: self.probe(database, name, module=module, **one), given)
+            )
+
+    def start(
+        self, database: str, command: list[str], log: str | None = None, **extra: str
+    ) -> subprocess.Popen:
+        """A process that goes on, on `database`; what it says goes into the file `log`."""
+        with (self.folder / log if log else Path(os.devnull)).open("wb") as output:
+            return subprocess.Popen(
+                command,
+                cwd=PROJECT,
+                env=self.environment(database, **extra),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def _run(self, database: str, command: list[str], **extra: str) -> Usage:
         started = time.monotonic()
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
-                [sys.executable, *command],
+                command,
                 cwd=self.folder,
                 env=self.environment(database, **extra),
                 stdin=subprocess.DEVNULL,
@@ -167,6 +194,20 @@ def servers(rows: int, *, is_quick: bool = False) -> Iterator[Bench]:
         bench.postgres.stop()
         bench.valkey.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def answer_probe(*probes: Callable[..., dict]) -> None:
+    """Be the process of `Bench.probe`: print what the function returns that was asked for."""
+    name, parameters = sys.argv[1:]
+    found = {probe.__name__: probe for probe in probes}[name]
+    print(json.dumps(found(**json.loads(parameters))))
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""A load generator: many keep-alive clients on raw sockets, in one process.
+"""Load: many keep-alive clients on raw sockets, in one process; or threads that search.
 
 `python -m bench.load` reads {"port": …, "paths": […], "clients": …, "think": …, "warm": …,
 "seconds": …} from standard input and prints what it measured, both JSON: after `warm` seconds of
@@ -11,8 +11,13 @@ import random
 import re
 import resource
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from django.db import connections
 
 from bench.harness import percentile
 
@@ -59,6 +64,35 @@ class _Client(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self.answer and not self.answer.done():
             self.answer.set_exception(error)
+
+
+def searchers(
+    search: Callable[[random.Random], object], *, threads: int, seconds: float
+) -> dict[str, float]:
+    """`threads` at once, each doing `search` again and again inside a process of the project: how
+    many a second were answered, and the 95th percentile in seconds. The first of each is not
+    counted: it connects, and loads what it needs."""
+    times: list[float] = []
+    begin = threading.Barrier(threads + 1, timeout=120)
+
+    def run(number: int) -> None:
+        chance = random.Random(number)
+        search(chance)
+        begin.wait()
+        end = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
+            search(chance)
+            times.append(time.perf_counter() - started)
+        connections.close_all()
+
+    connections.close_all()  # the pool has one for each thread
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(run, number) for number in range(threads)]
+        begin.wait()
+        started = time.perf_counter()
+    for each in running:
+        each.result()
+    return {"rate": len(times) / (time.perf_counter() - started), "p95": percentile(times, 0.95)}
 
 
 async def _visit(number: int, plan: dict, found: dict) -> None:

@@ -6,13 +6,14 @@ item, as a match job asks it.
 
 import json
 import math
-import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import django
 import numpy as np
+
+from bench.harness import answer_probe
 
 django.setup()
 
@@ -165,7 +166,5 @@ class _Offers:
         return [item_id for item_id in ids if item_id not in own]
 
 
-_PROBES = {"drain": drain, "ranks": ranks, "judge": judge, "fit_weights": fit_weights}
-
 if __name__ == "__main__":
-    print(json.dumps(_PROBES[sys.argv[1]](**json.loads(sys.argv[2]))))
+    answer_probe(drain, ranks, judge, fit_weights)

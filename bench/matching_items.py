@@ -59,7 +59,7 @@ GROUP BY 1, 2;
 def make(bench: Bench, database: str, items: int) -> None:
     """`items` found items with vectors, words and places, and 300 lost ones that look for them."""
     shape = vector_data.Shape(items)
-    vector_data.make(bench, database, shape, fill=_fill)
+    vector_data.make(bench, database, shape, _fill)
 
 
 def _fill(db, shape: vector_data.Shape) -> None:

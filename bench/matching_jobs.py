@@ -3,7 +3,6 @@
 import csv
 import random
 import re
-import threading
 
 from bench.harness import Bench, Figure, figure, median, say
 
@@ -41,18 +40,8 @@ def post(bench: Bench, database: str) -> Figure:
 
 def searchers(bench: Bench, database: str) -> list[Figure]:
     """16 people at once in two processes who search by words, half of them around a place."""
-    answers: list[dict] = []
-
-    def run() -> None:
-        answers.append(
-            bench.probe(database, "searchers", module=_PROBES, threads=8, seconds=bench.seconds(10))
-        )
-
-    processes = [threading.Thread(target=run) for _ in range(2)]
-    for each in processes:
-        each.start()
-    for each in processes:
-        each.join()
+    given = {"threads": 8, "seconds": bench.seconds(10)}
+    answers = bench.probes(database, "searchers", [given] * 2, module=_PROBES)
     rate = sum(each["rate"] for each in answers)
     slowest = max(each["p95"] for each in answers)
     return [

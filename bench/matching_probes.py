@@ -1,15 +1,11 @@
 """Matching inside a process of the project: `python -m bench.matching_probes NAME '{…}'`."""
 
-import io
-import json
 import random
-import sys
-import threading
 import time
 
 import django
 
-from bench.harness import percentile
+from bench.harness import answer_probe, percentile
 
 django.setup()
 
@@ -17,8 +13,8 @@ from django.conf import settings  # noqa: E402 -- these need the settings
 from django.contrib.auth import get_user_model  # noqa: E402
 from django.db import connection  # noqa: E402
 
+from bench import load, wsgi  # noqa: E402
 from config.tokens import issue_token  # noqa: E402
-from config.wsgi import application  # noqa: E402
 from matching import engine, queue, worker  # noqa: E402
 from matching.models import Item, MatchJob  # noqa: E402
 from matching.routes import Filters  # noqa: E402
@@ -93,7 +89,7 @@ def post(*, samples: int) -> dict:
     for text in texts:
         query = {"kind": "lost", "title": text, "latitude": 40.0, "longitude": 20.0}
         started = time.perf_counter()
-        status = _send("/api/v1/match", secret, json.dumps({"query": query}).encode())
+        status = wsgi.post("/api/v1/match", {"query": query}, secret)
         times.append(time.perf_counter() - started)
         assert status == 202, status
     MatchJob.objects.filter(owner=owner).delete()
@@ -103,34 +99,16 @@ def post(*, samples: int) -> dict:
 def searchers(*, threads: int, seconds: float) -> dict:
     """`threads` at once in `engine.search`: words, half of them around a place."""
     texts = _texts(400)
-    times: list[float] = []
-    begin = threading.Barrier(threads + 1)
-
-    def look(number: int) -> None:
-        chance = random.Random(number)
-        engine.search(texts[0], kinds=["found"])  # connects, and loads the embedder
-        begin.wait()
-        end = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < end:
-            near = chance.random() < 0.5
-            item = chance.choice(places)
-            filters = Filters(latitude=item[0], longitude=item[1], radius_m=20_000)
-            engine.search(
-                chance.choice(texts), kinds=["found"], filters=filters if near else Filters()
-            )
-            times.append(time.perf_counter() - started)
-        connection.close()
-
     places = list(Item.objects.filter(kind="lost").values_list("latitude", "longitude"))
-    connection.close()  # the pool has one for each searcher
-    running = [threading.Thread(target=look, args=[number]) for number in range(threads)]
-    for each in running:
-        each.start()
-    begin.wait()
-    started = time.perf_counter()
-    for each in running:
-        each.join()
-    return {"rate": len(times) / (time.perf_counter() - started), "p95": percentile(times, 0.95)}
+
+    def look(chance: random.Random) -> None:
+        filters = Filters()
+        if chance.random() < 0.5:
+            latitude, longitude = chance.choice(places)
+            filters = Filters(latitude=latitude, longitude=longitude, radius_m=20_000)
+        engine.search(chance.choice(texts), kinds=["found"], filters=filters)
+
+    return load.searchers(look, threads=threads, seconds=seconds)
 
 
 def _texts(count: int) -> list[str]:
@@ -139,34 +117,5 @@ def _texts(count: int) -> list[str]:
     return [" ".join(title.split()[1:3]) for title in titles[:count]]
 
 
-def _send(path: str, secret: str, body: bytes) -> int:
-    answer = []
-    environ = {
-        "REQUEST_METHOD": "POST",
-        "PATH_INFO": path,
-        "QUERY_STRING": "",
-        "CONTENT_TYPE": "application/json",
-        "CONTENT_LENGTH": str(len(body)),
-        "HTTP_AUTHORIZATION": f"Token {secret}",
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "localhost",
-        "REMOTE_ADDR": "127.0.0.1",
-        "SCRIPT_NAME": "",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": False,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    parts = application(environ, lambda status, headers, error=None: answer.append(status))
-    b"".join(parts)
-    return int(answer[0].split()[0])
-
-
 if __name__ == "__main__":
-    probe = {"jobs": jobs, "post": post, "searchers": searchers}[sys.argv[1]]
-    print(json.dumps(probe(**json.loads(sys.argv[2]))))
+    answer_probe(jobs, post, searchers)

@@ -1,7 +1,6 @@
 """The vector search: recall and time under filters, many searchers, the drain, and deletes."""
 
 import random
-import threading
 
 from bench import vector_data
 from bench.harness import Bench, Figure, figure, say
@@ -57,20 +56,8 @@ def search(bench: Bench, database: str, items: int, label: str) -> list[Figure]:
 
 def crowd(bench: Bench, database: str, items: int) -> list[Figure]:
     """16 searchers at once in two processes, all selectivities mixed."""
-    answers: list[dict] = []
-
-    def run() -> None:
-        answers.append(
-            bench.probe(
-                database, "crowd", module=_PROBES, items=items, threads=8, seconds=bench.seconds(10)
-            )
-        )
-
-    processes = [threading.Thread(target=run) for _ in range(2)]
-    for each in processes:
-        each.start()
-    for each in processes:
-        each.join()
+    given = {"items": items, "threads": 8, "seconds": bench.seconds(10)}
+    answers = bench.probes(database, "crowd", [given] * 2, module=_PROBES)
     rate = sum(each["rate"] for each in answers)
     slowest = max(each["p95"] for each in answers)
     return [

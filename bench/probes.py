@@ -3,44 +3,24 @@
 Prints one JSON object. `bench.harness.Bench.probe` calls it.
 """
 
-import io
 import json
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
-from urllib.parse import quote
 
 import django
 import psycopg
 
-from bench.harness import median, percentile
+from bench.harness import answer_probe, median, percentile
 
 django.setup()
 
 from django.db import connection  # noqa: E402 -- these need the settings
 from django.test.utils import CaptureQueriesContext  # noqa: E402
 
+from bench import wsgi  # noqa: E402
 from catalog import queries  # noqa: E402
-from config.wsgi import application  # noqa: E402
-
-_HEAD = {
-    "REQUEST_METHOD": "GET",
-    "QUERY_STRING": "",
-    "SERVER_NAME": "localhost",
-    "SERVER_PORT": "80",
-    "SERVER_PROTOCOL": "HTTP/1.1",
-    "HTTP_HOST": "localhost",
-    "REMOTE_ADDR": "127.0.0.1",
-    "SCRIPT_NAME": "",
-    "wsgi.version": (1, 0),
-    "wsgi.url_scheme": "http",
-    "wsgi.errors": sys.stderr,
-    "wsgi.multithread": False,
-    "wsgi.multiprocess": True,
-    "wsgi.run_once": False,
-}
 
 
 def product(*, samples: int) -> dict:
@@ -52,7 +32,7 @@ def product(*, samples: int) -> dict:
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as db:
         for turn, (slug, asked) in enumerate(zip(slugs, statements, strict=True)):
             both = [
-                (ours, lambda slug=slug: _get(f"/api/v1/products/{slug}")),
+                (ours, lambda slug=slug: _read(f"/api/v1/products/{slug}")),
                 (bare, lambda asked=asked: [db.execute(text).fetchall() for text in asked]),
             ]
             for times, work in both if turn % 2 else reversed(both):  # who goes first warms pages
@@ -152,16 +132,9 @@ def _count_scans(node: dict, nodes: dict) -> None:
         _count_scans(child, nodes)
 
 
-def _get(path: str) -> None:
-    said = []
-    environ = _HEAD | {"PATH_INFO": path, "wsgi.input": io.BytesIO()}
-    # PEP 3333: the path is bytes in Latin-1.
-    environ["PATH_INFO"] = path.encode().decode("latin-1")
-    environ["RAW_URI"] = quote(path)
-    answer = application(environ, lambda status, headers: said.append(status))
-    b"".join(answer)
-    answer.close()
-    assert said[0].startswith("200"), f"{path}: {said[0]}"
+def _read(path: str) -> None:
+    status = wsgi.get(path)
+    assert status == 200, f"{path}: {status}"
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -171,5 +144,4 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    probe = {"product": product, "suggest": suggest}[sys.argv[1]]
-    print(json.dumps(probe(**json.loads(sys.argv[2]))))
+    answer_probe(product, suggest)

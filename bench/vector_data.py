@@ -89,12 +89,11 @@ def make(
     bench: Bench,
     database: str,
     shape: Shape,
-    *,
-    fill: Callable[[psycopg.Connection, Shape], None] | None = None,
+    fill: Callable[[psycopg.Connection, Shape], None],
 ) -> None:
     """A database with `shape.items` items of kind `found` and their vectors, indexes built.
 
-    `fill` writes the rows of `items` for the vectors that stand; otherwise they have a title alone.
+    `fill` writes the rows of `items` for the vectors that stand.
     """
     say(f"making {shape.items:,} items with vectors: {database}")
     bench.drop_database(database)
@@ -124,7 +123,7 @@ def make(
                 copy.write(_rows(chunk))
             copy.write(b"\xff\xff")
         db.execute("INSERT INTO item_embedding_serving (model) VALUES (%s)", [MODEL])
-        (fill or _fill)(db, shape)
+        fill(db, shape)
         db.execute("SELECT setval(pg_get_serial_sequence('items', 'id'), max(id)) FROM items")
         say("building the indexes of the vectors")
         db.execute("SET maintenance_work_mem = '3GB'")
@@ -135,13 +134,6 @@ def make(
         db.execute("VACUUM (ANALYZE) items, item_buckets, item_terms")
         bench.manage(database, "run_job", "train_vector_lists")
         db.execute("CHECKPOINT")
-
-
-def _fill(db: psycopg.Connection, shape: Shape) -> None:
-    db.execute(
-        "INSERT INTO items (id, owner_id, kind, category, country, title)"
-        " SELECT item_id, 1, kind, category, country, 'item ' || item_id FROM item_embeddings"
-    )
 
 
 def _rows(chunk: Chunk) -> bytes:

@@ -1,21 +1,17 @@
 """Vector searches inside a process of the project: `python -m bench.vector_probes NAME '{…}'`."""
 
-import json
-import sys
-import threading
+import random
 import time
 
 import django
 import numpy as np
 
-from bench import vector_data
-from bench.harness import percentile
+from bench import load, vector_data
+from bench.harness import answer_probe, percentile
 
 django.setup()
 
-from django.db import connection  # noqa: E402 -- these need the settings
-
-from matching import embedding, vectors  # noqa: E402
+from matching import embedding, vectors  # noqa: E402 -- these need the settings
 
 LIMIT = 10
 
@@ -91,28 +87,12 @@ def crowd(*, items: int, threads: int, seconds: float) -> dict:
         share = case["share"] if "category" in case else None
         where = {key: case[key] for key in ("category", "country") if key in case}
         work += [(vector, where) for vector in vector_data.searches(shape, 50, share=share)]
-    times: list[float] = []
-    begin = threading.Barrier(threads + 1)
 
-    def search(number: int) -> None:
-        chance = np.random.default_rng(number)
-        vectors.nearest(work[0][0], kinds=["found"], limit=LIMIT)  # connects
-        begin.wait()
-        end = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < end:
-            vector, where = work[chance.integers(len(work))]
-            vectors.nearest(vector, kinds=["found"], limit=LIMIT, **where)
-            times.append(time.perf_counter() - started)
-        connection.close()
+    def search(chance: random.Random) -> None:
+        vector, where = chance.choice(work)
+        vectors.nearest(vector, kinds=["found"], limit=LIMIT, **where)
 
-    searchers = [threading.Thread(target=search, args=[number]) for number in range(threads)]
-    for each in searchers:
-        each.start()
-    begin.wait()
-    started = time.perf_counter()
-    for each in searchers:
-        each.join()
-    return {"rate": len(times) / (time.perf_counter() - started), "p95": percentile(times, 0.95)}
+    return load.searchers(search, threads=threads, seconds=seconds)
 
 
 def drain() -> dict:
@@ -124,5 +104,4 @@ def drain() -> dict:
 
 
 if __name__ == "__main__":
-    probe = {"recall": recall, "crowd": crowd, "drain": drain}[sys.argv[1]]
-    print(json.dumps(probe(**json.loads(sys.argv[2]))))
+    answer_probe(recall, crowd, drain)

@@ -8,18 +8,18 @@ import random
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
+from pathlib import Path
 from urllib.parse import quote
 
-from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, median, say
+from bench.harness import PROJECT, Bench, CannotRunError, Figure, figure, free_port, median, say
 from config import web
 
 ROUNDS = 3
@@ -136,39 +136,30 @@ def server(bench: Bench, database: str) -> Iterator[int]:
     """The web server as `script/server` starts it, on a free port, with `bench.settings`."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each client
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     metrics = bench.folder / "metrics"
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir()
-    log = (bench.folder / "web.log").open("wb")
-    process = subprocess.Popen(
-        web.command(Namespace(host="127.0.0.1", port=port, workers=2)),
-        cwd=PROJECT,
-        env=bench.environment(database, PROCESS_ROLE="web", PROMETHEUS_MULTIPROC_DIR=str(metrics)),
-        stdout=log,
-        stderr=log,
-    )
+    command = web.command(Namespace(host="127.0.0.1", port=port, workers=2))
+    extra = {"PROCESS_ROLE": "web", "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    process = bench.start(database, command, "web.log", **extra)
     try:
-        _await(port, process, bench)
+        await_answer(f"http://127.0.0.1:{port}/bench/smallest", process, bench.folder / "web.log")
         yield port
     finally:
         process.terminate()
         process.wait(30)
-        log.close()
 
 
-def _await(port: int, process: subprocess.Popen, bench: Bench) -> None:
-    deadline = time.monotonic() + 60
+def await_answer(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait for the first answer of a server. Raises CannotRunError with the end of its log."""
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/bench/smallest", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    last = (bench.folder / "web.log").read_text(errors="replace")[-2000:]
-    raise CannotRunError(f"the web server did not start: {last}")
+        with suppress(OSError), urllib.request.urlopen(url, timeout=3):
+            return
+        time.sleep(0.1)
+    last = log.read_text(errors="replace")[-2000:]
+    raise CannotRunError(f"the server does not answer: {last}")
 
 
 def _hammer(port: int, path: str, *, seconds: int) -> float:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
+from tests.processes import until
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--no-sandbox",
@@ -18,6 +20,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Resolves when fonts have come and scripts have nothing left to do.
+IDLE = "() => document.fonts.ready.then(() => new Promise(end => requestIdleCallback(() => end())))"
 marks = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
@@ -69,8 +73,8 @@ def open_admin(browser, live_server, settings, admin_user) -> Iterator[Callable]
             "console",
             lambda said: page.faults.append(said.text) if said.type == "error" else None,
         )
-        page.goto(f"{live_server.url}/admin/{path}")
-        page.wait_for_load_state("networkidle")
+        page.goto(f"{live_server.url}/admin/{path}")  # until it has loaded
+        page.evaluate(IDLE)
         return page
 
     yield open_page
@@ -87,7 +91,8 @@ def shot(page, name: str) -> None:
 def check_fits(page, name: str) -> None:
     """The page shows its main part, is no wider than the window, and raised no error."""
     assert page.locator("main, #main").first.is_visible(), name
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
+    fits = "document.documentElement.scrollWidth <= window.innerWidth"
+    until(lambda: page.evaluate(fits), f"{name}, no wider than the window", seconds=5)
     assert page.faults == [], name
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from config.embedded import PostgresServer, ValkeyServer
-from tests.processes import kill_marked
+from tests.processes import kill, kill_marked
 
 if TYPE_CHECKING:
     from tests.people import Person
@@ -64,21 +64,29 @@ def pytest_configure(config: pytest.Config) -> None:
     assert settings.DATABASES  # reads the settings: pytest-django sets Django up only after that
 
 
-# The longest, which several processes must begin with, so that none is left alone with one of them.
+# The longest, the longest of all at the head: several processes must begin with them, so that none
+# is left alone with one of them at the end.
 _FIRST = (
     "test_upgrade.py",
     "test_backup.py",
-    "test_schema.py",
+    "test_archive_domains.py",
     "test_scripts.py",
-    "test_recordings.py",
+    "test_chaos.py",
+    "test_schema.py",
+    "test_poller.py",
+    "test_queue_faults.py",
+    "test_fold.py",
+    "test_admin_browser.py",
     "test_query_counts.py",
+    "test_recordings.py",
 )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; `--no-loadscope-reorder` keeps that order."""
-    items.sort(key=lambda item: item.path.name not in _FIRST)
+    place = {name: number for number, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_FIRST)))
 
 
 def _servers(folder: Path) -> dict[str, PostgresServer | ValkeyServer]:
@@ -143,6 +151,13 @@ def fresh_process(settings) -> Iterator[None]:
     caching.forget()
     yield
     caching.forget()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(request: pytest.FixtureRequest) -> None:
+    """So begins each test of a domain. Those of the platform say what they need."""
+    if request.path.parent.name not in ("tests", "config"):
+        request.getfixturevalue("fresh_process")
 
 
 @pytest.fixture
@@ -219,6 +234,34 @@ def database_url(transactional_db: None) -> str:
 
     name = connection.settings_dict["NAME"]
     return urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}"))
+
+
+@pytest.fixture
+def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """`fork(work)` is the id of a process that does `work()`: forked from this one, so that it is
+    there at once, and has what this one has imported and set. Killed after the test.
+    """
+    from django.db import connections
+
+    pids = []
+
+    def start(work: Callable[[], object]) -> int:
+        connections.close_all()
+        pid = os.fork()
+        if pid:
+            pids.append(pid)
+            return pid
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+
+    yield start
+    for pid in pids:
+        with suppress(ProcessLookupError, ChildProcessError):
+            kill(pid)
 
 
 Spawn = Callable[..., "subprocess.Popen[str]"]

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+
+from tests.processes import until
 
 BINARY = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin")
 ADMIN = "spyglass"
@@ -71,11 +72,8 @@ def running(database_url: str, roles: Iterable[str], *, pool_size: int = 5) -> I
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 10
-        while not (folder / f".s.PGSQL.{PORT}").exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.02)
+        said = (folder / "log").read_text
+        until((folder / f".s.PGSQL.{PORT}").exists, said, seconds=10, process=process)
         yield PgBouncer(folder, name)
     finally:
         process.kill()

@@ -20,7 +20,8 @@ from django.test import Client
 from django.utils import timezone
 
 from config import readmodels
-from config.tokens import SCOPES, issue_token
+from config.tokens import SCOPES
+from tests.people import token
 
 CALLERS = ("anonymous", "no scope", "other", "owner", "staff", "superuser", "ingest")
 
@@ -171,11 +172,9 @@ def callers(db, settings):
     scopes = {"no scope": ["read"], "ingest": ["ingest"]}
     clients = {"anonymous": Client()}
     for name, user in people.items():
-        row, secret = issue_token(
-            user=user, name="", scopes=scopes.get(name, PEOPLE_SCOPES), lifetime=None
-        )
+        secret = token(user, *scopes.get(name, PEOPLE_SCOPES))
         clients[name] = Client(headers={"Authorization": f"Token {secret}"})
-        clients[name].user = row.user
+        clients[name].user = user
     return clients
 
 
@@ -302,6 +301,6 @@ def test_reads_can_be_closed(operations, callers, world, settings):
 
 def test_pruning_is_for_staff_with_a_token_for_ingest(only_new_partitions, callers, world):
     for name, expected in {"other": 403, "staff": 200}.items():
-        secret = issue_token(user=callers[name].user, name="", scopes=["ingest"], lifetime=None)[1]
+        secret = token(callers[name].user, "ingest")
         client = Client(headers={"Authorization": f"Token {secret}"})
         assert client.post("/api/v1/watches/prune-now").status_code == expected

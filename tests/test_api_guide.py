@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from catalog.actions import record_snapshots
 from config import apiguide, readmodels
-from config.tokens import SCOPES, issue_token
+from config.tokens import SCOPES
 from discovery.models import Venue, Watch
 from feeds.actions import ensure_profile
 from matching.models import Match, MatchJob
@@ -74,7 +74,6 @@ def things(only_new_partitions, fresh_process, db):
     numbers = count()
     ann, bob = (Person(name, list(SCOPES)) for name in ("ann", "bob"))
     get_user_model().objects.update(is_staff=True, is_superuser=True)
-    secret = issue_token(user=ann.user, scopes=list(SCOPES), lifetime=None)[1]
     ensure_profile(bob.user)
     price = {"product_name": "Catan", "seller": "milan", "price": "39.90", "currency": "EUR"}
     record_snapshots(rows=[price | {"scraped_at": DAY}], source="test")
@@ -91,8 +90,7 @@ def things(only_new_partitions, fresh_process, db):
         MatchJob.objects.update(state=MatchJob.State.CANCELLED)  # of these a person may have
         Watch.objects.all().delete()  # so many
         for client in (ann, bob):
-            client.credentials(HTTP_AUTHORIZATION=f"Token {secret}")
-        bob.credentials(HTTP_AUTHORIZATION=f"Token {_token_of(bob)}")
+            client.credentials(HTTP_AUTHORIZATION=f"Token {client.secret}")
         lost, found = (
             made(client, "items", {"kind": kind, "title": f"Black umbrella {number}"})
             for client, kind in ((ann, "lost"), (bob, "found"))
@@ -108,7 +106,7 @@ def things(only_new_partitions, fresh_process, db):
         post = made(ann, "posts", {"text": f"Number {number}"})
         return {
             "API": API,
-            "TOKEN": secret,
+            "TOKEN": ann.secret,
             "NAME": "catan",
             "ITEM_ID": lost,
             "MATCH_ID": str(match.pk),
@@ -121,10 +119,6 @@ def things(only_new_partitions, fresh_process, db):
         }
 
     return make
-
-
-def _token_of(person: Person) -> str:
-    return issue_token(user=person.user, scopes=["items"], lifetime=None)[1]
 
 
 def test_it_is_what_the_schema_says():

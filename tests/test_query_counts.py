@@ -52,14 +52,12 @@ def filled(db, settings):
 
 def _post_items() -> dict[str, str]:
     """30 items of each of two people, matches among them; what the addresses name."""
-    from django.contrib.auth import get_user_model
-
-    from config.tokens import issue_token
     from matching.actions import create_item
     from matching.models import Match, MatchJob, Notification
+    from tests.people import Person
 
-    ann, bob = (get_user_model().objects.create_user(name) for name in ("ann", "bob"))
-    secret = issue_token(user=ann, name="", scopes=["items", "watches", "feeds"], lifetime=None)[1]
+    caller = Person("ann", ["items", "watches", "feeds"])
+    ann, bob = caller.user, Person("bob", ["items"]).user
     lost, found = (
         [
             create_item(owner=owner, kind=kind, title=f"Umbrella {at}", latitude=1, longitude=1)
@@ -74,7 +72,7 @@ def _post_items() -> dict[str, str]:
         Notification.objects.create(user=ann, subject="confirmed_by_other", **fields)
     job = MatchJob.objects.get(item=lost[0])
     MatchJob.objects.filter(pk=job.pk).update(state="done", result={"routes": {}})
-    return {"item": str(lost[0].pk), "task": str(job.pk), "token": f"Token {secret}"}
+    return {"item": str(lost[0].pk), "task": str(job.pk), "token": f"Token {caller.secret}"}
 
 
 def _watch_openings(token: str) -> dict[str, str]:

@@ -136,12 +136,11 @@ def _one_connection() -> Iterator[None]:
 @pytest.fixture
 def api(db, settings, _one_connection):
     """The schema over the WSGI application, with some data behind it."""
-    from django.contrib.auth import get_user_model
-
     from catalog.actions import record_snapshots
     from config import caching, readmodels
-    from config.tokens import SCOPES, issue_token
+    from config.tokens import SCOPES
     from config.wsgi import application
+    from tests.people import Person
 
     settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
     settings.ALLOWED_HOSTS = ["*"]
@@ -158,14 +157,13 @@ def api(db, settings, _one_connection):
         ],
         source="test",
     )
-    user, other = (get_user_model().objects.create_user(name) for name in ("fuzzer", "other"))
-    _add_items(user, other)
-    _add_posts(user, other)
+    fuzzer, other = (Person(name, list(SCOPES)) for name in ("fuzzer", "other"))
+    _add_items(fuzzer.user, other.user)
+    _add_posts(fuzzer.user, other.user)
     for model in readmodels.select():
         readmodels.refresh(model)
-    secret = issue_token(user=user, name="", scopes=list(SCOPES), lifetime=None)[1]
     schema = schemathesis.openapi.from_wsgi("/api/schema", application)
-    schema.config.update(headers={"Authorization": f"Token {secret}"})
+    schema.config.update(headers={"Authorization": f"Token {fuzzer.secret}"})
     return schema
 
 

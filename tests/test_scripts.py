@@ -16,8 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from bench.harness import free_port
 from config.embedded import PostgresServer, ValkeyServer
-from tests.processes import kill_marked, marked
+from tests.processes import kill_marked, marked, until
 
 PROJECT = Path(__file__).resolve().parent.parent
 SETTINGS = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SPYGLASS_EMBEDDED", "ALLOWED_HOSTS"}
@@ -35,12 +36,6 @@ def run(command: list[str], **environment: str) -> "subprocess.CompletedProcess[
         timeout=120,
         check=False,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -67,16 +62,23 @@ class Server:
     def output(self) -> str:
         return Path(self.log.name).read_text()
 
-    def wait_for(self, text: str, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while text not in self.output:
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.1)
+    def wait_for(self, text: str) -> None:
+        until(
+            lambda: text in self.output,
+            lambda: self.output,
+            seconds=90,
+            process=self.process,
+        )
 
     def get(self, path: str) -> tuple[int, bytes]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
             return answer.status, answer.read()
+
+    def is_live(self) -> bool:
+        try:
+            return self.get("/health/live")[0] == 200
+        except OSError:
+            return False
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -143,20 +145,10 @@ def test_what_dies_comes_back_and_a_killed_server_leaves_the_port(
     server.wait_for("web server ended (killed by SIGKILL) after ")
     os.kill(server.pid_of("manage.py worker"), signal.SIGKILL)
     server.wait_for("worker ended (killed by SIGKILL) after ")
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            assert server.get("/health/live")[0] == 200
-            break
-        except OSError:
-            assert time.monotonic() < deadline, server.output
-            time.sleep(0.2)
+    until(server.is_live, lambda: server.output)
 
     server.process.kill()
-    deadline = time.monotonic() + 60
-    while marked(server.mark):
-        assert time.monotonic() < deadline, "its parts outlive a killed server"
-        time.sleep(0.1)
+    until(lambda: not marked(server.mark), "the end of a killed server's parts")
     following = serve()
     following.wait_for("Spyglass runs")
     following.process.terminate()

@@ -2,6 +2,7 @@
 
 A state is a set of released migrations that some commit had; the code of its last commit makes the
 database, fills it with demo data, and goes on reading while and after the code of today migrates.
+None of it has a Valkey: what is read is what the database says.
 """
 
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,33 +20,45 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from config.servers import PostgresServer, ValkeyServer
+from config import limits
+from config.servers import PostgresServer
+from tests.processes import LITTLE_DEMO
 
 PROJECT = Path(__file__).resolve().parent.parent
 _MIGRATION = re.compile(r"[a-z]+/(?:migrations/\d{4}_\w+\.py|sql/\d{4}_\w+\.sql)")
 
-# Runs in the code of the state, as `prepare` without the static files.
-FILL = """
-import django
-django.setup()
+SET_UP = "import django\ndjango.setup()\n"
+
+# Runs in the code of the state. First as `prepare` without the static files. Then it is told the
+# name of a copy and the limits of a web process, reads every list of the API that answers 200,
+# again and again, and says which ceased to, and whose answer became another; the last time, after
+# a refresh, it may.
+STATE = """
+import contextlib, json, sys
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-call_command("migrate", verbosity=0)
-if not get_user_model().objects.filter(is_superuser=True).exists():
-    get_user_model().objects.create_superuser("admin")
-call_command("demo", "--size", "small", "--if-empty")
-"""
-
-# Runs in the code of the state. Reads every list of the API that answers 200, again and again, and
-# says which ceased to, and whose answer became another; the last time, after a refresh, it may.
-READER = """
-import json, sys, django
-django.setup()
-from django.contrib.auth import get_user_model
+from django.db import connection
+from django.db.backends.signals import connection_created
 from django.urls import get_resolver
 from rest_framework.test import APIClient
 from config import caching
 
+with contextlib.redirect_stdout(sys.stderr):
+    call_command("migrate", verbosity=0)
+    if not get_user_model().objects.filter(is_superuser=True).exists():
+        get_user_model().objects.create_superuser("admin")
+    call_command("demo", "--size", "small", "--if-empty")
+connection.close()
+print("filled", flush=True)
+told = json.loads(sys.stdin.readline())
+
+def limit(connection, **_):
+    with connection.cursor() as cursor:
+        for name, value in told["limits"].items():
+            cursor.execute("SELECT set_config(%s, %s, false)", [name, value])
+
+connection_created.connect(limit)
+connection.settings_dict["NAME"] = told["database"]
 client = APIClient(raise_request_exception=False)
 client.force_authenticate(get_user_model().objects.filter(is_superuser=True).first())
 
@@ -80,14 +94,12 @@ while not last:
     print(json.dumps({"rounds": rounds, "faults": faults}), flush=True)
 """
 
-
-# As the worker's jobs do.
-REFRESH_AND_COMPARE = """
-import django
-django.setup()
+# As the worker's jobs do; the names of apps follow, of none: all.
+REFRESH_AND_COMPARE = f"""{SET_UP}
+import sys
 from django.core.management import call_command
-call_command("refresh")
-call_command("reconcile")
+call_command("refresh", *sys.argv[1:])
+call_command("reconcile", *sys.argv[1:])
 """
 
 
@@ -134,19 +146,13 @@ class Chain:
     def __init__(self, folder: Path):
         self._folder = folder
         self.postgres = PostgresServer(folder / "pg", fast=True)
-        self.valkey = ValkeyServer(folder / "valkey")
         self.postgres.start()
-        self.valkey.start()
         self._reached = -1
-
-    def stop(self) -> None:
-        self.postgres.stop()
-        self.valkey.stop()
 
     def environment(self, database: str, tree: Path) -> dict[str, str]:
         return os.environ | {
             "DATABASE_URL": self.url(database),
-            "REDIS_URL": self.valkey.url,
+            "REDIS_URL": "redis://127.0.0.1:1/0",
             "SPYGLASS_VAR": str(self._folder / f"var-{tree.name}"),
             "PYTHONPATH": str(tree),
         }
@@ -154,20 +160,32 @@ class Chain:
     def url(self, database: str) -> str:
         return self.postgres.url.replace("/spyglass?", f"/{database}?")
 
-    def reach(self, position: int) -> Path:
-        """Bring the database to a state; returns the tree of its code."""
-        commits = list(states())
-        while self._reached < position:
+    @contextmanager
+    def at(self, position: int, log: Path) -> Iterator[subprocess.Popen]:
+        """The database is brought to a state, by a process that then waits and may read."""
+        assert position > self._reached, "a database does not go back"
+        while True:
             self._reached += 1
-            tree = self._tree(commits[self._reached])
-            run([sys.executable, "-c", FILL], tree, self.environment("spyglass", tree))
-        return self._tree(commits[position])
+            tree = self._tree(list(states())[self._reached])
+            process = subprocess.Popen(
+                [sys.executable, "-c", f"{SET_UP}{LITTLE_DEMO}{STATE}"], cwd=tree, text=True,
+                env=self.environment("spyglass", tree),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"),
+            )  # fmt: skip
+            try:
+                assert process.stdout.readline() == "filled\n", log.read_text()
+                if self._reached == position:
+                    yield process
+                    return
+            finally:
+                process.kill()
+                process.communicate()
 
     def copy(self, name: str) -> str:
         """A copy of the database as it is now."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as server:
             server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            server.execute(f"CREATE DATABASE {name} TEMPLATE spyglass")
+            server.execute(f"CREATE DATABASE {name} TEMPLATE spyglass STRATEGY FILE_COPY")
         return name
 
     def _tree(self, commit: str) -> Path:
@@ -190,7 +208,7 @@ def run(command: list[str], tree: Path, environment: dict[str, str]) -> str:
 def chain(tmp_path_factory) -> Iterator[Chain]:
     chain = Chain(tmp_path_factory.mktemp("upgrade"))
     yield chain
-    chain.stop()
+    chain.postgres.stop()
 
 
 def test_there_are_earlier_states():
@@ -201,18 +219,11 @@ def test_there_are_earlier_states():
 
 @pytest.mark.parametrize("position", range(len(states())), ids=list(states()))
 def test_a_populated_database_upgrades_while_the_code_before_reads(chain, position, tmp_path):
-    tree = chain.reach(position)
-    database = chain.copy("upgraded")
-    before = chain.environment(database, tree)
     log = tmp_path / "reader.log"
-    reader = subprocess.Popen(
-        [sys.executable, "-c", READER], cwd=tree, text=True,
-        env=before | {"REDIS_URL": "redis://127.0.0.1:1/0", "PROCESS_ROLE": "web"},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"),
-    )  # fmt: skip
-    try:
-        began = json.loads(reader.stdout.readline() or "{}")
-        assert len(began.get("reads", [])) >= 3, began or log.read_text()
+    with chain.at(position, log) as reader:
+        database = chain.copy("upgraded")
+        began = _ask(reader, json.dumps({"database": database, "limits": limits.of("web")}), log)
+        assert len(began["reads"]) >= 3, began
         assert began["stable"]
         today = chain.environment(database, PROJECT)
         migrate = subprocess.Popen(
@@ -227,13 +238,13 @@ def test_a_populated_database_upgrades_while_the_code_before_reads(chain, positi
         assert migrate.returncode == 0, said
         assert meanwhile > 1
         assert "Applying" in said
-        # Where data of another domain came, and from the newest: the others hold the same data.
-        if "0001_initial" in list(states().values())[position] or position == len(states()) - 1:
+        # Where data of another domain came those; from the newest state all.
+        came = re.findall(r"(\w+)/migrations/0001_initial", list(states().values())[position])
+        if position == len(states()) - 1:
             run([sys.executable, "-c", REFRESH_AND_COMPARE], PROJECT, today)
+        elif came:
+            run([sys.executable, "-c", REFRESH_AND_COMPARE, *came], PROJECT, today)
         assert _ask(reader, "end", log)["faults"] == {}
-    finally:
-        reader.kill()
-        reader.communicate()
 
 
 def _ask(reader: subprocess.Popen, word: str, log: Path) -> dict:

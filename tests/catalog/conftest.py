@@ -1,15 +1,10 @@
-"""A filled catalog, and a process that remembers nothing between tests."""
+"""A filled catalog."""
 
 from collections.abc import Callable
 
 import pytest
 
 from config import caching
-
-
-@pytest.fixture(autouse=True)
-def _fresh(fresh_process: None) -> None:
-    """Each test starts as a process that has seen nothing, and as callers without a limit."""
 
 
 @pytest.fixture
@@ -37,9 +32,6 @@ def stock(db) -> Callable[..., None]:
 @pytest.fixture
 def ingest_token(db) -> str:
     """The secret of a token that may ingest."""
-    from django.contrib.auth import get_user_model
+    from tests.people import Person
 
-    from config.tokens import issue_token
-
-    user = get_user_model().objects.create_user("scraper")
-    return issue_token(user=user, name="", scopes=["ingest"], lifetime=None)[1]
+    return Person("scraper", ["ingest"]).secret

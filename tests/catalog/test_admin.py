@@ -3,8 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
@@ -20,17 +18,12 @@ from catalog.models import (
     SlugSummary,
 )
 from config import jobs, readmodels
+from tests.people import page, staff
 
 pytestmark = pytest.mark.django_db
 
 PRODUCTS = "/admin/catalog/slugsummary/"
 MORNING = datetime(2025, 10, 1, 6, tzinfo=UTC)
-
-
-def page(client, url: str) -> str:
-    response = client.get(url)
-    assert response.status_code == 200, response
-    return response.content.decode()
 
 
 def days(name: str, prices, **fields) -> list[dict]:
@@ -66,14 +59,6 @@ def queued(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(jobs, "enqueue", note)
     return names
-
-
-def staff(*permissions: str) -> Client:
-    user = get_user_model().objects.create_user("eve", password="x", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 # --- products -----------------------------------------------------------------------------------

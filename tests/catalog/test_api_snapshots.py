@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from catalog.models import IngestRun, Snapshot
 from config.models import IdempotencyRecord
+from tests.people import token
 
 pytestmark = pytest.mark.django_db
 
@@ -126,11 +127,7 @@ def test_five_thousand_rows(post):
 
 
 def test_needs_a_token_with_the_scope(post, ingest_token, django_user_model):
-    from config.tokens import issue_token
-
-    reader = issue_token(
-        user=django_user_model.objects.get(), name="", scopes=["read"], lifetime=None
-    )[1]
+    reader = token(django_user_model.objects.get(), "read")
     assert post([ROW], token="").status_code == 401
     assert post([ROW], token=reader).status_code == 403
     assert APIClient().get("/api/v1/snapshots").status_code in (401, 403, 405)

@@ -23,6 +23,7 @@ from catalog.models import IngestReject, IngestRun, Snapshot
 from catalog.readers import SourceError, parse_map
 from catalog.rows import REASONS
 from config import files, partitions, tally
+from tests.processes import until
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "catalog"
 HEADER = "product_name,product_code,seller,price,currency,scraped_at"
@@ -455,7 +456,7 @@ def test_killed_anywhere_the_next_run_completes_it(tmp_path, spawn):
     command = ["ingest_snapshots", path, "--no-refresh", "--rejects", str(tmp_path / "r.csv")]
     for killed in range(1, 4):
         process = spawn(command)
-        wait_for(lambda n=killed: IngestRun.objects.count() == n, process)
+        until(lambda n=killed: IngestRun.objects.count() == n, "the ingest", process=process)
         time.sleep(chance.uniform(0, 1.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -520,14 +521,6 @@ def test_piped_into_the_command(tmp_path, spawn):
     assert "standard input: 200 rows" in output
     assert "rows/s" not in errors  # no progress bar without a terminal
     assert Snapshot.objects.exists()
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the ingest did not start"
-        time.sleep(0.05)
 
 
 @pytest.mark.django_db(transaction=True)

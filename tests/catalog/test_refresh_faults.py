@@ -4,7 +4,6 @@ import random
 import signal
 import subprocess
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from django.db import connection, connections
 from catalog import readmodels as catalog_models
 from catalog.models import SellerSummary
 from config import partitions, readmodels
+from tests.processes import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -127,21 +127,12 @@ def test_what_a_killed_process_asked_for_ends_soon_after_it(spawn):
     process = spawn(["shell", "--no-imports", "-c", code])
     asked = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
     asked += " AND state = 'active'"
-    assert wait_until(lambda: one(asked) == 1, 30)
+    until(lambda: one(asked) == 1, "the statement")
     process.kill()
-    assert wait_until(lambda: one(asked) == 0, 20)
+    until(lambda: one(asked) == 0, "its end", seconds=20)
 
 
 def one(query: str):
     with connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
-
-
-def wait_until(condition, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True

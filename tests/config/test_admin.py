@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
@@ -12,26 +11,13 @@ from django_q.models import OrmQ, Schedule
 from config import jobs, leases, readmodels, runs
 from config.admin.base import span
 from config.models import ApiToken, Heartbeat, JobRun, Lease, ReadModelState, Tally
+from tests.people import page, staff
 
 pytestmark = pytest.mark.django_db
 
 JOBS = "/admin/config/jobrun/"
 MODELS = "/admin/config/readmodelstate/"
 TOKENS = "/admin/config/apitoken/"
-
-
-def page(client, url: str) -> str:
-    response = client.get(url)
-    assert response.status_code == 200, response
-    return response.content.decode()
-
-
-def staff(*permissions: str) -> Client:
-    user = get_user_model().objects.create_user("eve", password="x", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def run(**fields) -> JobRun:
@@ -168,14 +154,7 @@ def test_read_model_buttons_need_permission(admin_client):
     assert viewer.post(f"{MODELS}{name}/refresh/start/").status_code == 403
     assert admin_client.post(f"{MODELS}nothing/refresh/start/").status_code == 404
     assert admin_client.post(f"{MODELS}{name}/destroy/start/").status_code == 404
-    assert staff_without_anything().get(MODELS).status_code == 403
-
-
-def staff_without_anything() -> Client:
-    user = get_user_model().objects.create_user("nob", password="x", is_staff=True)
-    client = Client()
-    client.force_login(user)
-    return client
+    assert staff(name="nob").get(MODELS).status_code == 403
 
 
 def test_a_token_is_issued_and_shown_once(admin_client, admin_user):

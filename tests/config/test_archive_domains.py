@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -16,7 +14,6 @@ from urllib.parse import parse_qsl
 
 import orjson
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
@@ -41,9 +38,8 @@ from discovery.models import DropEvent
 from matching import actions as matching
 from matching import worker
 from matching.models import AuditLog, Item, Match
-from tests.config.test_archive import STEPS
-from tests.conftest import PROJECT
-from tests.processes import killing
+from tests.config.test_archive import STEPS, archive_killed
+from tests.processes import exit_code
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -471,24 +467,6 @@ def archive_columns(table: str) -> list[str]:
         return [column.name for column in archived.columns_of(cursor, table)]
 
 
-def archive_in_a_process(database_url: str, code: str = "") -> subprocess.Popen:
-    """A process that runs `code`, and then archives what is due."""
-    environment = {"DATABASE_URL": database_url, "ARCHIVE_URL": settings.ARCHIVE_URL,
-                   "ARCHIVE_S3_ENDPOINT": settings.ARCHIVE_S3_ENDPOINT}  # fmt: skip
-    environment |= {name: str(value) for name, value in KEPT.items()}
-    text = f"""
-import os, django
-django.setup()
-from config import archive, archived, partitions, stores
-{code}
-print(archive.run().failures)
-"""
-    return subprocess.Popen(
-        [sys.executable, "-c", text], cwd=PROJECT, env=os.environ | environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
 def is_verified(name: str) -> bool:
     """Whether the archive gives back the rows of a partition."""
     store = stores.get()
@@ -505,7 +483,7 @@ def is_here(name: str) -> bool:
         return cursor.fetchone()[0]
 
 
-def test_a_kill_at_any_step_drops_nothing_that_is_not_verified(bucket, database_url):
+def test_a_kill_at_any_step_drops_nothing_that_is_not_verified(bucket, fork):
     store = stores.get()
     kills = [("before", STEPS[0]), *(("after", step) for step in STEPS)]
     for number, (when, step) in enumerate(kills, 1):
@@ -513,9 +491,8 @@ def test_a_kill_at_any_step_drops_nothing_that_is_not_verified(bucket, database_
         [part] = partitions.expired("drop_events")
         before = content(part.name)
         assert before
-        died = archive_in_a_process(database_url, killing(when, step))
-        _, errors = died.communicate(timeout=60)
-        assert died.returncode == -signal.SIGKILL, errors
+        pid = fork(lambda when=when, step=step: archive_killed(when, step))
+        assert exit_code(pid) == -signal.SIGKILL
         assert is_here(part.name) == (step != STEPS[-1]), (when, step)
         assert content(part.name) == before if is_here(part.name) else is_verified(part.name)
 
@@ -584,21 +561,20 @@ def fill_large() -> partitions.Partition:
 
 
 @pytest.mark.parametrize("how", ["killed", "broken"])
-def test_an_upload_that_ends_half_way_drops_nothing(frail, database_url, how):
+def test_an_upload_that_ends_half_way_drops_nothing(frail, fork, how):
     part = fill_large()
-    parts, processes = [], []
+    parts, pids = [], []
 
     def breaks(number: int) -> bool:
         parts.append(number)
         if number == 2 and how == "killed":
-            processes[0].send_signal(signal.SIGKILL)
+            os.kill(pids[0], signal.SIGKILL)
         return number == 2
 
     frail.breaks = breaks
     if how == "killed":
-        processes.append(archive_in_a_process(database_url))
-        _, errors = processes[0].communicate(timeout=60)
-        assert processes[0].returncode == -signal.SIGKILL, errors
+        pids.append(fork(archive.run))
+        assert exit_code(pids[0]) == -signal.SIGKILL
     else:
         [failure] = archive.run().failures
         assert failure.startswith(part.name)

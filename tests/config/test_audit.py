@@ -10,6 +10,7 @@ from config import audit, partitions
 from config.models import ApiToken, StaffAction
 from config.tokens import issue_token
 from discovery.models import Source
+from tests.people import staff
 
 LOG = "/admin/config/staffaction/"
 pytestmark = pytest.mark.django_db
@@ -37,10 +38,8 @@ def test_looking_is_not_noted(admin_client):
     assert not entries(via="admin")
 
 
-def test_what_is_refused_is_noted_as_refused(client):
-    eve = get_user_model().objects.create_user("eve", is_staff=True)
-    client.force_login(eve)
-    assert client.post("/admin/config/jobrun/run/canary/").status_code == 403
+def test_what_is_refused_is_noted_as_refused():
+    assert staff().post("/admin/config/jobrun/run/canary/").status_code == 403
     first, second = entries(via="admin")
     assert (first.action, second.action) == ("run", "run refused")
     assert second.detail["status"] == 403

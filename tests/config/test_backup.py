@@ -20,7 +20,7 @@ from redis import Redis
 from config import backup
 from config.servers import PostgresServer, ValkeyServer
 from tests.conftest import PROJECT
-from tests.processes import killing
+from tests.processes import LITTLE_DEMO, killing, until
 
 # What says when something ran, and so is another after a restore.
 OF_THE_MOMENT = {
@@ -62,21 +62,16 @@ class Place:
         assert process.returncode == code, out + err
         return out + err
 
+    def run(self, code: str, status: int = 0) -> None:
+        """Run code in a process of the project."""
+        process = self.start("-c", f"import django\ndjango.setup()\n{code}")
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == status, err
+
     def killed(self, step: str, when: str, statement: str) -> None:
         """Run `statement` in a process that kills itself before or after `step`."""
-        process = self.start(
-            "-c",
-            f"""
-import django
-django.setup()
-from pathlib import Path
-from config import backup, pgtools, restore
-{killing(when, step)}
-{statement}
-""",
-        )
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL, err
+        names = "from pathlib import Path\nfrom config import backup, pgtools, restore"
+        self.run(f"{names}\n{killing(when, step)}\n{statement}", -signal.SIGKILL)
 
     def connect(self, database: str = "") -> psycopg.Connection:
         path = f"/{database}?" if database else "/spyglass?"
@@ -126,7 +121,9 @@ def valkey(tmp_path_factory) -> Iterator[ValkeyServer]:
 def source(tmp_path_factory, valkey) -> Iterator[Place]:
     """All five domains, with the data of the demo."""
     place = Place(tmp_path_factory.mktemp("source"), valkey)
-    place.manage("prepare")
+    place.manage("migrate", "-v0")
+    load = "from django.core.management import call_command; call_command('demo', verbosity=0)"
+    place.run(f"{LITTLE_DEMO}\n{load}")
     yield place
     place.postgres.stop()
 
@@ -386,10 +383,10 @@ def test_pg_dump_ends_with_a_killed_backup(source, tmp_path):
     with source.connect() as holder, holder.transaction():
         holder.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
         process = source.start("manage.py", "backup", str(tmp_path))
-        _until(lambda: _sessions(source, "pg_dump"))
+        until(lambda: _sessions(source, "pg_dump"), "pg_dump")
         process.kill()
         process.communicate()
-    _until(lambda: not _sessions(source, "pg_dump"))
+    until(lambda: not _sessions(source, "pg_dump"), "the end of pg_dump")
     source.manage("backup", tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -401,18 +398,11 @@ def _sessions(place: Place, application: str) -> int:
         ).fetchone()[0]
 
 
-def _until(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_two_at_once_are_one(source, tmp_path):
     with source.connect() as holder, holder.transaction():
         holder.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
         first = source.start("manage.py", "backup", str(tmp_path))
-        _until(lambda: _sessions(source, "pg_dump"))
+        until(lambda: _sessions(source, "pg_dump"), "pg_dump")
         assert "backup skipped: process" in source.manage("backup", tmp_path, code=1)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
@@ -451,11 +441,11 @@ def test_two_installations_in_one_directory_leave_each_other_alone(source, other
     with source.connect() as holder, holder.transaction():
         holder.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
         first = source.start("manage.py", "backup", str(tmp_path))
-        _until(lambda: _sessions(source, "pg_dump"))
+        until(lambda: _sessions(source, "pg_dump"))
         said = other.manage("backup", tmp_path, code=1, DATABASE_URL=url)
         assert f"another backup is at work below {tmp_path}" in said
     assert first.wait(60) == 0
-    time.sleep(1)
+    _next_second()
     assert "removed" not in other.manage("backup", tmp_path, "--keep", 1, DATABASE_URL=url)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -491,13 +481,18 @@ def test_a_full_disk_leaves_nothing_behind(source, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def _next_second() -> None:
+    """When the next backup has another name."""
+    time.sleep(1 - time.time() % 1)
+
+
 def test_only_the_newest_are_kept_and_nothing_else_is_touched(source, tmp_path):
     (tmp_path / "spyglass-notes").mkdir()
     names = []
     for _ in range(3):
         said = source.manage("backup", tmp_path, "--keep", "2")
         names.append(Path(said.partition(":")[0]).name)
-        time.sleep(1)
+        _next_second()
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names[1:], "spyglass-notes"]
     assert f"removed {names[0]}" in said
     assert oct((tmp_path / names[1]).stat().st_mode)[-3:] == "700"
@@ -509,7 +504,7 @@ def test_only_the_newest_are_kept_and_nothing_else_is_touched(source, tmp_path):
 def test_the_job_backs_up_where_it_may(source, tmp_path):
     assert "BACKUP_DIR is not set" in source.manage("run_job", "backup", code=1)
     source.manage("run_job", "backup", BACKUP_DIR=str(tmp_path), BACKUP_KEEP="1")
-    time.sleep(1)
+    _next_second()
     source.manage("run_job", "backup", BACKUP_DIR=str(tmp_path), BACKUP_KEEP="1")
     [folder] = tmp_path.iterdir()
     source.manage("restore", folder, "--check")

@@ -15,6 +15,7 @@ from django.http import HttpResponse
 
 from config import caching
 from config.models import ReadModelState
+from tests.processes import until
 
 MODELS = ("cards",)
 pytestmark = pytest.mark.django_db
@@ -26,6 +27,8 @@ class Builder:
     def __init__(self, delay: float = 0) -> None:
         self.calls = 0
         self.delay = delay
+        self.may_end = threading.Event()
+        self.may_end.set()
         self._lock = threading.Lock()
 
     def __call__(self) -> bytes:
@@ -33,6 +36,7 @@ class Builder:
             self.calls += 1
             body = f'{{"built":{self.calls}}}'.encode()
         time.sleep(self.delay)
+        self.may_end.wait(10)
         return body
 
 
@@ -126,15 +130,15 @@ def test_threads_build_once():
 def test_threads_get_the_last_body_while_one_builds(build):
     look(build)
     refresh(1)
-    slow = Builder(delay=0.3)
+    slow = Builder()
+    slow.may_end.clear()
     with ThreadPoolExecutor(9) as pool:
         leader = pool.submit(in_thread, look, slow)
-        time.sleep(0.1)
-        started = time.monotonic()
+        until(lambda: slow.calls, "the beginning", seconds=5)
         others = [pool.submit(in_thread, look, slow) for _ in range(8)]
-        states = {one.result().state for one in others}
-        assert time.monotonic() - started < 0.2
-        assert states == {"stale"}
+        assert {one.result().state for one in others} == {"stale"}
+        assert not leader.done()
+        slow.may_end.set()
         assert leader.result().state == "miss"
     assert slow.calls == 1
 
@@ -174,7 +178,7 @@ def test_an_announcement_reaches_other_processes():
     wait_for_subscriber()
     caching.process.generations.fresh_until = time.monotonic() + 60  # no polling in this test
     run_python("from config import caching; caching.announce('cards', 5)")
-    assert eventually(lambda: caching.generation(MODELS) == "5", seconds=5)
+    until(lambda: caching.generation(MODELS) == "5", seconds=5)
 
 
 def test_without_valkey_generations_come_from_postgresql(build, own_valkey):
@@ -182,7 +186,7 @@ def test_without_valkey_generations_come_from_postgresql(build, own_valkey):
     assert look(build).state == "miss"
     assert look(build).state == "hit"
     ReadModelState.objects.create(name="cards", generation=1)
-    assert eventually(lambda: look(build).state == "miss", seconds=caching.POLL_SECONDS + 0.5)
+    until(lambda: look(build).state == "miss", seconds=caching.POLL_SECONDS + 0.5)
 
 
 def test_a_lost_subscription_comes_back(own_valkey):
@@ -193,7 +197,7 @@ def test_a_lost_subscription_comes_back(own_valkey):
     wait_for_subscriber()
     caching.process.generations.fresh_until = time.monotonic() + 60
     caching.valkey().publish(caching.prefixed("generations"), "cards 9")
-    assert eventually(lambda: caching.generation(MODELS) == "9", seconds=5)
+    until(lambda: caching.generation(MODELS) == "9", seconds=5)
 
 
 def test_noise_on_the_channel_does_not_end_the_subscription():
@@ -202,7 +206,7 @@ def test_noise_on_the_channel_does_not_end_the_subscription():
     caching.process.generations.fresh_until = time.monotonic() + 60
     for noise in [b"", b"cards", b"cards x", b"\xff\xfe 1", b"cards 8"]:
         caching.valkey().publish(caching.prefixed("generations"), noise)
-    assert eventually(lambda: caching.generation(MODELS) == "8", seconds=5)
+    until(lambda: caching.generation(MODELS) == "8", seconds=5)
 
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
@@ -231,7 +235,7 @@ def test_valkey_goes_away_under_load_and_comes_back(own_valkey, how):
             own_valkey.start()
         else:
             os.kill(own_valkey.pid, signal.SIGCONT)
-        assert eventually(lambda: not caching.process.breaker.is_open, seconds=3)
+        until(lambda: not caching.process.breaker.is_open, seconds=3)
         over.set()
         for one in running:
             one.result()
@@ -409,15 +413,6 @@ def in_thread(action, *args):
         connection.close()
 
 
-def eventually(condition, *, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
 def wait_for_subscriber() -> None:
     channel = caching.prefixed("generations")
 
@@ -425,7 +420,7 @@ def wait_for_subscriber() -> None:
         found = caching.attempt(lambda: caching.valkey().pubsub_numsub(channel), [])
         return bool(found and found[0][1])
 
-    assert eventually(subscribed, seconds=5)
+    until(subscribed, seconds=5)
 
 
 def run_python(code: str) -> None:

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from config import children
 from config.children import Child
-from tests.config.test_worker import processes, until
+from tests.processes import processes, until
 
 
 @pytest.fixture

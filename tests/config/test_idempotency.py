@@ -2,11 +2,9 @@
 
 import subprocess
 import threading
-import time
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.urls import path
 from django.utils import timezone
@@ -18,7 +16,9 @@ from config import leases, tally
 from config.idempotency import CLAIM_LIFETIME, idempotent
 from config.models import IdempotencyRecord, Tally
 from config.problems import Problem
-from config.tokens import HasScope, issue_token
+from config.tokens import HasScope
+from tests.people import Person
+from tests.processes import until
 
 hooks = {}
 
@@ -55,8 +55,7 @@ def _no_hooks():
 
 @pytest.fixture
 def secret(db):
-    user = get_user_model().objects.create_user("ada")
-    return issue_token(user=user, name="", scopes=["ingest"], lifetime=None)[1]
+    return Person("ada", ["ingest"]).secret
 
 
 @pytest.fixture
@@ -109,11 +108,8 @@ def test_bad_keys(post, key):
 
 def test_keys_belong_to_a_user(post):
     post("k1")
-    other = get_user_model().objects.create_user("bob")
-    _, secret = issue_token(user=other, name="", scopes=["ingest"], lifetime=None)
-    client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Token {secret}", HTTP_IDEMPOTENCY_KEY="k1")
-    assert client.post("/api/v1/things", {"amount": 5}, format="json").status_code == 201
+    other = Person("bob", ["ingest"])
+    assert other.send("things", {"amount": 5}, **{"Idempotency-Key": "k1"}).status_code == 201
     assert effects() == 8
 
 
@@ -154,9 +150,7 @@ def test_a_key_is_freed_when_postgresql_is_back(post):
     connection.close()
     connection.settings_dict.update(HOST=where["HOST"], PORT=where["PORT"])
     assert IdempotencyRecord.objects.exists()
-    deadline = time.monotonic() + 10
-    while IdempotencyRecord.objects.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not IdempotencyRecord.objects.exists(), "the end of the claim", seconds=10)
     assert post("k1").status_code == 201
     assert effects() == 3
 

@@ -18,6 +18,7 @@ from django_q.scheduler import scheduler
 
 from config import jobs, leases, runs, schedules
 from config.models import Heartbeat, JobRun, Lease, Tally
+from tests.processes import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 State = JobRun.State
@@ -75,13 +76,6 @@ def holder(database_url):
 def outcomes(name):
     rows = Tally.objects.filter(name="job_runs_total", labels__job=name)
     return {row.labels["outcome"]: row.value for row in rows}
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
 
 
 # Declaration

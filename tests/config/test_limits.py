@@ -12,9 +12,11 @@ from django.db import connection
 
 from config import limits
 from tests import pgbouncer
+from tests.processes import LITTLE_DEMO
 
 PROJECT = Path(__file__).resolve().parents[2]
 KINDS = list(limits.TIMEOUTS)
+DEMO = "from django.core.management import call_command; call_command('demo', verbosity=0)"
 # Prints the limits that the process's session does not have.
 REPORT = """
 import django
@@ -131,7 +133,7 @@ def test_commands_of_every_domain_go_through_pgbouncer(spawn, pooled):
     through = {"DATABASE_URL": pooled("spyglass"), "PGBOUNCER": "1"}
     for command in (
         ["migrate", "--no-input", "-v", "0"],
-        ["demo", "-v", "0"],
+        ["shell", "--no-imports", "-c", f"{LITTLE_DEMO}{DEMO}"],
         ["refresh", "-v", "0"],
         ["run_job", "canary"],
         ["prune", "-v", "0"],

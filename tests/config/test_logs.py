@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -17,6 +16,7 @@ from config import jobs, logs, runs
 from config.models import JobRun
 from matching import worker
 from matching.models import MatchJob
+from tests.processes import until
 
 pytestmark = pytest.mark.django_db
 QUERY = {"query": {"kind": "lost", "title": "black umbrella"}}
@@ -190,15 +190,10 @@ def test_a_request_reaches_a_real_worker_through_the_queue(client, spawn, tmp_pa
             "0",
         )
         spawn(["worker"], stdout=file, stderr=file, FEEDS_WORKERS="0", **settings)
-        deadline = time.monotonic() + 60
         asked = JobRun.objects.filter(job="fold_counters", detail__request_id="from-the-admin")
-        while not asked.exclude(state="running").exists():
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        until(asked.exclude(state="running").exists, log.read_text)
         [run] = asked
-        while not (lines := _of_run(log.read_text(), run.pk)):
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        lines = until(lambda: _of_run(log.read_text(), run.pk), log.read_text)
     assert run.state == JobRun.State.SUCCEEDED
     assert {(line["request_id"], line["job"]) for line in lines} == {
         ("from-the-admin", "fold_counters")

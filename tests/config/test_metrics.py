@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from config import metrics, tally
 from config.models import Heartbeat
-from config.tokens import issue_token
+from tests.people import token
 
 pytestmark = pytest.mark.django_db
 ELSEWHERE = "203.0.113.9"
@@ -167,13 +167,9 @@ def test_who_may_read(scrape, settings):
 
 def test_a_token_with_the_scope(scrape):
     user = get_user_model().objects.create_user("prometheus")
-    secrets = {
-        scope: issue_token(user=user, name="", scopes=[scope], lifetime=None)[1]
-        for scope in ["metrics", "read"]
-    }
     statuses = [
         scrape(REMOTE_ADDR=ELSEWHERE, HTTP_AUTHORIZATION=f"Token {secret}").status_code
-        for secret in [secrets["metrics"], secrets["read"], "f" * 64]
+        for secret in [token(user, "metrics"), token(user, "read"), "f" * 64]
     ]
     assert statuses == [200, 403, 401]
 

@@ -12,6 +12,7 @@ import pytest
 
 from config.servers import PostgresServer, ValkeyServer
 from tests.conftest import PROJECT
+from tests.processes import until
 
 
 class Place:
@@ -154,13 +155,11 @@ def test_an_index_whose_build_was_killed_is_built_again(before):
         holder.execute("DELETE FROM match_dismissals")
         process = before.start()
         with before.connect() as watcher:
-            deadline = time.monotonic() + 30
-            while not watcher.execute(
+            half_made = (
                 "SELECT 1 FROM pg_index"
                 " WHERE indexrelid = to_regclass('idx_match_dismissals_user') AND NOT indisvalid"
-            ).fetchone():
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            )
+            until(lambda: watcher.execute(half_made).fetchone(), "the index")
         process.kill()
         process.communicate()
     before.migrate()

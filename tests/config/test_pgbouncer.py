@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,10 +27,11 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from bench.harness import free_port
 from config import limits, web
 from config.servers import PostgresServer
 from tests import pgbouncer
-from tests.processes import kill_marked
+from tests.processes import kill_marked, until
 
 PROJECT = Path(__file__).resolve().parents[2]
 WEB, WORKER = "smoke_web", "smoke_worker"
@@ -42,15 +42,11 @@ SETUP = f"""
 import json
 import django
 django.setup()
-from django.contrib.auth import get_user_model
-from config.tokens import issue_token
 from feeds.actions import ensure_profile
-people = []
-for number in range({PEOPLE}):
-    user = get_user_model().objects.create_user(f"person-{{number}}")
-    scopes = ["ingest", "items", "watches", "feeds", "events"]
-    token = issue_token(user=user, scopes=scopes, lifetime=None)[1]
-    people.append([ensure_profile(user).pk, token])
+from tests.people import Person
+scopes = ["ingest", "items", "watches", "feeds", "events"]
+made = [Person(f"person-{{number}}", scopes) for number in range({PEOPLE})]
+people = [[ensure_profile(one.user).pk, one.secret] for one in made]
 print(json.dumps(people))
 """
 # What a session must not bring along from one client to the next; each counts.
@@ -156,9 +152,7 @@ def site() -> Iterator[Site]:
 @contextmanager
 def _site(folder: Path) -> Iterator[Site]:
     (folder / "metrics").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mark = uuid.uuid4().hex
     common = os.environ | {
         "SPYGLASS_SPAWN": mark,
@@ -260,15 +254,6 @@ def _process(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
-        time.sleep(0.1)
-    return value
 
 
 def _use_every_domain(one: Person, other: Person) -> None:

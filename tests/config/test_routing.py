@@ -3,30 +3,29 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.harness import free_port
 from bench.standby import StandbyServer
 from config import web
 from config.servers import PostgresServer
+from tests.processes import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 SETUP = """
 import django
 django.setup()
-from django.contrib.auth import get_user_model
-from config.tokens import issue_token
-ann = get_user_model().objects.create_user("ann")
-print(issue_token(user=ann, scopes=["items", "feeds"], lifetime=None)[1])
+from tests.people import Person
+print(Person("ann", ["items", "feeds"]).secret)
 """
 MAX_LAG = "1.5"
 
@@ -76,12 +75,6 @@ class Site:
     def fallbacks(self, reason: str) -> float:
         return self.counted().get(f"db_replica_fallbacks_total {reason}", 0)
 
-    def wait(self, condition: Callable[[], object], seconds: float = 15) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, self.counted()
-            time.sleep(0.1)
-
     def wait_for_standby(self) -> None:
         """Until a read is answered by the standby."""
 
@@ -90,7 +83,7 @@ class Site:
             self.titles()
             return self.on_standby() > before
 
-        self.wait(answered)
+        until(answered, self.counted, seconds=15)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +91,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     primary = PostgresServer(folder / "primary", fast=True)
     standby = StandbyServer(folder / "standby", primary)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     metrics = folder / "metrics"
     metrics.mkdir()
     primary.start()
@@ -137,11 +128,8 @@ def site(tmp_path_factory) -> Iterator[Site]:
             stdout=subprocess.DEVNULL,
             stderr=(folder / "web.log").open("wb"),
         )
-        deadline = time.monotonic() + 60
-        while not web.answers(Namespace(host="127.0.0.1", port=port)):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.1)
+        here = Namespace(host="127.0.0.1", port=port)
+        until(lambda: web.answers(here), "an answer", process=process)
         yield Site(port, token, primary, standby)
     finally:
         if process is not None:
@@ -174,7 +162,7 @@ def test_a_standby_that_lags_is_left_alone_and_comes_back(site):
     try:
         with psycopg.connect(site.primary.url, autocommit=True) as db:  # by somebody else
             db.execute("UPDATE items SET title = 'Changed' WHERE title = 'First'")
-        site.wait(lambda: site.titles() and site.fallbacks("lag") > 0)
+        until(lambda: site.titles() and site.fallbacks("lag") > 0, site.counted, seconds=15)
         assert "Changed" in site.titles()
         site.post("While it lags")
         assert "While it lags" in site.titles()
@@ -217,7 +205,7 @@ def test_what_wants_to_write_is_done_on_the_primary(site):
     site.wait_for_standby()
     with psycopg.connect(site.primary.url, autocommit=True) as db:
         db.execute("UPDATE config_apitoken SET last_used_at = now() - interval '1 hour'")
-    site.wait(lambda: site.titles() and site.fallbacks("failed") > 0)
+    until(lambda: site.titles() and site.fallbacks("failed") > 0, site.counted, seconds=15)
     with psycopg.connect(site.primary.url, autocommit=True) as db:
         [[used]] = db.execute(
             "SELECT now() - last_used_at < interval '1 minute' FROM config_apitoken"
@@ -232,6 +220,6 @@ def test_a_promoted_standby_is_none(site):
     with psycopg.connect(site.standby.url, autocommit=True) as db:
         db.execute("SELECT pg_promote()")
     before = site.fallbacks("away")
-    site.wait(lambda: site.titles() and site.fallbacks("away") > before)
+    until(lambda: site.titles() and site.fallbacks("away") > before, site.counted, seconds=15)
     site.post("Only on the primary")
     assert "Only on the primary" in site.titles()

@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import include, path
 
 from tests.conftest import PROJECT
+from tests.people import staff
 
 # Made up, so that the lines of this file, which DEBUG shows, do not hold them.
 WORDS = DATABASE, VALKEY, MAIL, KEY = [secrets.token_hex(20) for _ in range(4)]
@@ -147,13 +148,10 @@ def test_the_admin_shows_no_secret_of_a_token_and_no_password_hash(admin_client,
 
 
 @pytest.mark.django_db
-def test_who_may_edit_schedules_cannot_choose_what_runs(client):
-    from django.contrib.auth.models import Permission
+def test_who_may_edit_schedules_cannot_choose_what_runs():
     from django_q.models import Schedule
 
-    staff = get_user_model().objects.create_user("eve", is_staff=True)
-    staff.user_permissions.set(Permission.objects.filter(content_type__app_label="django_q"))
-    client.force_login(staff)
+    client = staff("view_schedule", "add_schedule", "change_schedule", "delete_schedule")
     schedule = Schedule.objects.create(func="math.floor", args="1.5", schedule_type="O")
     url = "/admin/django_q/schedule/"
     form = {"name": "mine", "func": "os.system", "args": "'x'", "schedule_type": "O", "repeats": 1}

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +11,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from config.models import JobRun
+from tests.processes import until
 
 
 class Collector(ThreadingHTTPServer):
@@ -25,12 +25,8 @@ class Collector(ThreadingHTTPServer):
     def named(self, name: str) -> list[tuple]:
         return [span for span in self.spans if span[1] == name]
 
-    def wait_for(self, name: str, seconds: float = 30) -> tuple:
-        deadline = time.monotonic() + seconds
-        while not self.named(name):
-            assert time.monotonic() < deadline, {span[1] for span in self.spans}
-            time.sleep(0.1)
-        return self.named(name)[0]
+    def names(self) -> set[str]:
+        return {span[1] for span in self.spans}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -115,7 +111,7 @@ def test_a_forked_worker_sends_too(spawn, collector):
         WORKER_PROCESSES="1",
         **dict.fromkeys(none, "0"),
     )
-    collector.wait_for("job canary", 60)
+    until(lambda: collector.named("job canary"), collector.names)
 
 
 def test_a_collector_that_is_away_stops_nothing(spawn):

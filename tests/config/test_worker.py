@@ -2,47 +2,22 @@
 
 import os
 import signal
-import socket
 import time
 import urllib.request
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule, Success
 
+from bench.harness import free_port
 from config.models import JobRun
 from config.worker import Supervisor
+from tests.processes import children, processes, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STALE_SECONDS = 4
-
-
-def until(condition, seconds=60, what="it"):
-    """The first true value of `condition()`."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
-        time.sleep(0.1)
-    return value
-
-
-def processes():
-    """(pid, parent, process group) of every live process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent, group = path.read_text().rpartition(")")[2].split()[:3]
-            if state not in "ZX":
-                found.append((int(path.parent.name), int(parent), int(group)))
-    return found
-
-
-def children(pid):
-    return sorted(child for child, parent, _ in processes() if parent == pid)
 
 
 class Worker:
@@ -142,9 +117,7 @@ def test_a_bad_schedule_stops_nothing_and_sigterm_stops_everything(spawn):
         ),
     ]
     Schedule.objects.bulk_create(rows)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     worker = started(spawn, args=["--metrics-port", str(port)])
     for name in ("good", "old"):
         until(lambda name=name: Success.objects.filter(group=name).exists(), what=f"the {name} one")

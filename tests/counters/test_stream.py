@@ -20,6 +20,7 @@ from counters.stream import Consumer
 from feeds.models import Post
 from tests.feeds.people import profile
 from tests.people import Person
+from tests.processes import until
 
 pytestmark = pytest.mark.django_db
 
@@ -275,10 +276,7 @@ def test_killed_workers_count_each_event_once(valkey, database_url):
                 victim.send_signal(signal.SIGKILL)
                 victim.wait()
                 workers.append(start_worker(environment))
-        deadline = time.monotonic() + 60
-        while valkey.xlen(stream.key()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not valkey.xlen(stream.key())
+        until(lambda: not valkey.xlen(stream.key()), "the end of the stream")
     finally:
         for worker in workers:
             worker.terminate()

@@ -1,11 +1,6 @@
-"""Callers of discovery, and a process that remembers nothing between tests."""
+"""Callers of discovery."""
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def _fresh(fresh_process: None) -> None:
-    """Each test starts as a process that has seen nothing, and as callers without a limit."""
 
 
 @pytest.fixture

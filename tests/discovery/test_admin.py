@@ -3,8 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -14,6 +12,7 @@ from config import vitals
 from discovery.admin.masking import masked, shown_error, shown_target, without_credentials
 from discovery.models import Bucket, DropEvent, Source, UserNotification, Venue, Watch
 from tests.discovery import scenes
+from tests.people import page, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -33,20 +32,6 @@ FORM = {
     "poll_seconds": "60",
 }
 SECRETS = (scenes.SECRET, "pa55word", "B1111", "x9y8z7", "topsecret")
-
-
-def page(client, url: str) -> str:
-    response = client.get(url)
-    assert response.status_code == 200, response
-    return response.content.decode()
-
-
-def staff(*permissions: str) -> Client:
-    user = get_user_model().objects.create_user("eve", password="x", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def statements(client, url: str) -> int:

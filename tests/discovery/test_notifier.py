@@ -6,21 +6,20 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection
 from django.utils import timezone
 
 from config import runs, tally
 from discovery import notifier, watch_queries
 from discovery.models import Source, UserNotification, Watch
-from tests.config.test_worker import until
 from tests.discovery import receivers
 from tests.discovery.town import Town, states, watch
+from tests.processes import exit_code, kill, stopped_by_sigterm, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -58,30 +57,9 @@ def by_hook(ann, hook):
 
 
 @pytest.fixture
-def fork():
+def fork(fork):
     """`fork()` is the id of a notifier that runs in a fork, at once."""
-    pids = []
-
-    def start():
-        connections.close_all()
-        pid = os.fork()
-        if pid:
-            pids.append(pid)
-            return pid
-        code = 1
-        try:
-            stop = threading.Event()
-            signal.signal(signal.SIGTERM, lambda *_: stop.set())
-            notifier.work(stop)
-            code = 0
-        finally:
-            os._exit(code)
-
-    yield start
-    for pid in pids:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    return lambda: fork(lambda: notifier.work(stopped_by_sigterm()))
 
 
 def deliver() -> int:
@@ -516,8 +494,7 @@ def test_killed_while_it_sends_and_another_finishes_it(town, hook, by_hook, fork
     hook.held.clear()
     first = fork()
     until(lambda: hook.calls, what="the message")
-    os.kill(first, signal.SIGKILL)
-    os.waitpid(first, 0)
+    kill(first)
     hook.held.set()
     row = UserNotification.objects.get()
     assert (row.state, row.attempts) == ("sending", 1)
@@ -534,7 +511,7 @@ def test_killed_while_it_sends_and_another_finishes_it(town, hook, by_hook, fork
     assert [len(found) for found in names.values()] == [1, 1]
     assert UserNotification.objects.order_by("id").first().attempts == 2
     os.kill(second, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
+    assert exit_code(second) == 0
 
 
 def test_a_message_that_kills_its_notifiers_is_given_up(town, by_hook):

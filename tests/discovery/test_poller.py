@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import psycopg
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from config import daemons
@@ -25,7 +25,6 @@ from discovery.management.commands.discovery_poller import _poll_until_told
 from discovery.models import Availability, DropEvent, FeedSegment, Scan, Source, Venue
 from discovery.providers import base
 from discovery.providers.mapped import Mapped
-from tests.config.test_worker import until
 from tests.discovery.httpserver import (
     ALL,
     bomb,
@@ -38,6 +37,7 @@ from tests.discovery.httpserver import (
     serving,
     status,
 )
+from tests.processes import exit_code, kill, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,30 +61,15 @@ def server():
 
 
 @pytest.fixture
-def fork():
+def fork(fork):
     """`fork()` is the id of a poller that runs in a fork, with leases that are short."""
-    pids = []
 
-    def start():
-        connections.close_all()
-        pid = os.fork()
-        if pid:
-            pids.append(pid)
-            return pid
-        code = 1
-        try:
-            poller.LEASE = timedelta(seconds=2)
-            poller.HEARTBEAT_SECONDS = 0.4
-            asyncio.run(_poll_until_told())
-            code = 0
-        finally:
-            os._exit(code)
+    def work():
+        poller.LEASE = timedelta(seconds=2)
+        poller.HEARTBEAT_SECONDS = 0.4
+        asyncio.run(_poll_until_told())
 
-    yield start
-    for pid in pids:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    return lambda: fork(work)
 
 
 def showing(*ids):
@@ -535,14 +520,13 @@ def test_what_a_killed_poller_had_is_taken_over(fork, server):
     with pytest.raises(AssertionError):
         until(lambda: len(server.asked("/slots")) > 1, seconds=3)  # the lease is kept
     server.answers["/slots"] = good(showing("a"))
-    os.kill(first, signal.SIGKILL)
-    os.waitpid(first, 0)
+    kill(first)
     killed_at = time.monotonic()
     until(lambda: Scan.objects.filter(source=source).exists(), what="the other one's poll")
     assert 0.5 < time.monotonic() - killed_at < 10
     assert set(Scan.objects.values_list("outcome", flat=True)) == {"recorded"}
     os.kill(second, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
+    assert exit_code(second) == 0
 
 
 def test_killed_again_and_again_it_makes_no_drop_twice(fork, server):
@@ -557,8 +541,7 @@ def test_killed_again_and_again_it_makes_no_drop_twice(fork, server):
         server.answers["/slots"] = good(showing(*(f"s{each}" for each in range(number + 1))))
         shown.append(number)
         until(lambda number=number: f"s{number}" in is_open(), what=f"drop {number}")
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        kill(pid)
     actions.publish_drops()
     assert opened() == [f"s{number}" for number in shown[1:]]
     assert Scan.objects.filter(source=source, outcome="failed").count() == 0

@@ -5,10 +5,10 @@ from itertools import islice
 
 import pytest
 
+from bench.drop_oracle import Oracle, Rules
+from bench.recordings import BERLIN, DATA, calendars, counts
 from discovery import actions
 from discovery.models import Availability, DropEvent, Source
-from tests.discovery.oracle import Oracle, Rules
-from tests.discovery.recordings import BERLIN, DATA, calendars, counts
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

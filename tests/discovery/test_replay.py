@@ -15,11 +15,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from bench.drop_oracle import Oracle, Rules
 from config.files import SourceError
 from discovery import queries
 from discovery.models import Availability, Bucket, DropEvent, Scan, Source, Venue
 from discovery.replay import replay
-from tests.discovery.oracle import Oracle, Rules
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -1,4 +1,4 @@
-"""People of feeds, and a process that remembers nothing between tests."""
+"""People of feeds, and a process in which nobody has read."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _fresh(fresh_process: None) -> None:
-    """Each test starts as a process that has seen nothing, and as callers without a limit."""
+def _no_visits() -> None:
+    """Nobody has been seen to read."""
     from feeds import timeline
 
     timeline._visited.clear()

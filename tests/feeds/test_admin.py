@@ -9,24 +9,18 @@ from counters.models import CounterState, DeadLetter, Delta
 from feeds import actions, fanout, timeline
 from feeds.models import Post
 from tests.feeds.people import profile
+from tests.people import staff
 
 pytestmark = pytest.mark.django_db
 
 LIKES = "posts.likes_count"
 
 
-@pytest.fixture(autouse=True)
-def _plain(settings):
-    settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
-
-
 @pytest.fixture
-def viewer(client, django_user_model):
+def viewer():
     """Staff who may look, and do nothing."""
-    user = django_user_model.objects.create_user("viewer", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
-    client.force_login(user)
-    return client
+    looking = Permission.objects.filter(codename__startswith="view_")
+    return staff(*looking.values_list("codename", flat=True))
 
 
 def test_the_counters_screen_shows_and_switches(admin_client):

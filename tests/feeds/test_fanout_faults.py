@@ -12,6 +12,7 @@ from config import readmodels
 from feeds import actions, fanout, timeline
 from feeds.models import Fanout, FeedState, Follow, Post, Profile, UserFeed
 from tests.feeds.people import profile
+from tests.processes import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,11 +25,15 @@ def follow_all(author: Profile) -> list[Profile]:
     return followers
 
 
-def await_quiet(seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while Fanout.objects.exists() or FeedState.objects.filter(built_at=None).exists():
-        assert time.monotonic() < deadline, "deliveries do not end"
-        time.sleep(0.05)
+def await_quiet() -> None:
+    until(lambda: not Fanout.objects.exists(), "the end of deliveries")
+    until(lambda: not FeedState.objects.filter(built_at=None).exists(), "the last timeline")
+
+
+def is_indexed(post: Post) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM post_documents WHERE post_id = %s", [post.pk])
+        return cursor.fetchone() is not None
 
 
 def test_killed_again_and_again(spawn, settings):
@@ -71,16 +76,8 @@ def test_a_worker_delivers_within_moments(spawn, settings):
     timeline.read(viewer=fan, limit=5)
     await_quiet()
     post = actions.create_post(author=author, text="x")
-    deadline = time.monotonic() + 10
-    while not UserFeed.objects.filter(user_id=fan.pk, post_id=post.pk).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM post_documents WHERE post_id = %s", [post.pk])
-        while cursor.fetchone() != (1,):
-            assert time.monotonic() < deadline + 20
-            time.sleep(0.05)
-            cursor.execute("SELECT count(*) FROM post_documents WHERE post_id = %s", [post.pk])
+    until(UserFeed.objects.filter(user_id=fan.pk, post_id=post.pk).exists, "it", seconds=10)
+    until(lambda: is_indexed(post), "its document", seconds=20)
     worker.terminate()
     assert worker.wait(30) == 0
 

@@ -1,13 +1,8 @@
-"""People with tokens, and a process that remembers nothing between tests."""
+"""People, their items, and what is found for them."""
 
 from collections.abc import Callable
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def _fresh(fresh_process: None) -> None:
-    """Each test starts as a process that has seen nothing, and as callers without a limit."""
 
 
 @pytest.fixture

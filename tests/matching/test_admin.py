@@ -3,14 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
 from matching import queue, scoring
 from matching.kinds import Pair
 from matching.models import AuditLog, Item, Match, MatchJob, PairWeights
+from tests.people import page, staff
 
 pytestmark = pytest.mark.django_db
 
@@ -20,20 +19,6 @@ JOBS = "/admin/matching/matchjob/"
 WEIGHTS = "/admin/matching/pairweights/"
 AUDIT = "/admin/matching/auditlog/"
 HERE = {"latitude": 49.2626, "longitude": -123.0695}
-
-
-def page(client, url: str) -> str:
-    response = client.get(url)
-    assert response.status_code == 200, response
-    return response.content.decode()
-
-
-def staff(*permissions: str) -> Client:
-    user = get_user_model().objects.create_user("eve", password="x", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from config.embeddings import EmbedderError, embedder
 from matching import embedding, vectors
 from matching.models import Item, ItemEmbedding, ItemEmbeddingChange, ServingModel
 from matching.text import embedded_text
+from tests.processes import until
 
 WORDLLAMA = "wordllama-l2_supercat-256"
 
@@ -273,16 +274,25 @@ def test_what_progress_raises_ends_the_drain(owner, monkeypatch):
     check()
 
 
+def at_work() -> bool:
+    """Whether another session of this database is inside of a transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            " AND xact_start IS NOT NULL"
+        )
+        return cursor.fetchone()[0] > 0
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_drain_that_is_killed_loses_nothing(owner, spawn):
     items(owner, 3_000)
     process = spawn(["run_job", "embed_items"])
-    deadline = time.monotonic() + 60
-    while not ItemEmbedding.objects.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(ItemEmbedding.objects.exists, "the first vectors")
     process.kill()
     process.wait()
-    time.sleep(0.5)  # the server ends the killed process' statements
+    until(lambda: not at_work(), "the end of the killed process's session")
     written = ItemEmbedding.objects.count()
     assert 0 < written < 3_000
     with transaction.atomic():  # no row is locked any more

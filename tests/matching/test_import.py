@@ -20,6 +20,7 @@ from config.files import SourceError
 from matching import engine, importing
 from matching.importing import Mapped, import_file
 from matching.models import AuditLog, Item, ItemBucket, MatchJob
+from tests.processes import until
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "matching"
 HEADER = "external_id,title,description,category,latitude,longitude,happened_on"
@@ -299,7 +300,7 @@ def test_killed_anywhere_the_next_run_completes_it(tmp_path, spawn):
     chance = random.Random(5)
     for _ in range(3):
         process, before = spawn(command), Item.objects.count()
-        wait_for(lambda n=before: Item.objects.count() > n, process)
+        until(lambda n=before: Item.objects.count() > n, "the import", process=process)
         time.sleep(chance.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -338,11 +339,3 @@ def test_real_files(take):
     pairs = ["title=:CV", "description=text", "external_id=cv_id"]
     pages = Mapped(pairs, kind="resume", prefix="cv-")
     assert take(DATA / "vacancy_resume_dev_cvs.csv.gz", pages).counts.accepted == 65
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the import did not start"
-        time.sleep(0.02)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from config import tally
 from matching import actions, embedding, engine, queue, worker
 from matching.models import Match, MatchJob
-from tests.config.test_worker import children, until
+from tests.processes import children, exit_code, kill, stopped_by_sigterm, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,37 +38,18 @@ def owners(transactional_db):
 
 
 @pytest.fixture
-def fork():
+def fork(fork):
     """`fork(before=…)` is the id of a match worker that runs in a fork, at once."""
-    pids = []
     embedding.embed_query("loaded once, for all forks")
 
     def start(before=lambda: None):
-        connections.close_all()
-        pid = os.fork()
-        if pid:
-            pids.append(pid)
-            return pid
-        code = 1
-        try:
+        def work():
             before()
-            stop = threading.Event()
-            signal.signal(signal.SIGTERM, lambda *_: stop.set())
-            worker.work(stop, overdue=lambda: os._exit(OVERDUE))
-            code = 0
-        finally:
-            os._exit(code)
+            worker.work(stopped_by_sigterm(), overdue=lambda: os._exit(OVERDUE))
 
-    yield start
-    for pid in pids:
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        return fork(work)
 
-
-def kill(pid):
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    return start
 
 
 def ended(pid):
@@ -154,7 +135,7 @@ def test_a_job_that_kills_its_workers_fails_and_the_others_are_done(fork, owners
 
     for _ in range(3):
         pid = fork(take_poison)
-        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+        assert exit_code(pid) == -signal.SIGKILL
     last = fork(take_poison)
     until(lambda: not still_open(), what="the end of all jobs")
     assert ended(last) is None
@@ -173,7 +154,7 @@ def test_a_job_that_hangs_is_given_up_with_its_process(fork, owners, settings):
 
     for attempt in (1, 2, 3):
         pid = fork(hang)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == OVERDUE
+        assert exit_code(pid) == OVERDUE
         job.refresh_from_db()
         assert job.attempts == attempt
         assert job.error == "It took longer than 0.4 s."
@@ -239,12 +220,22 @@ def test_who_froze_while_it_stored_keeps_nobody_waiting(owners):
     assert queue.rescue() == 1
 
 
+def listening():
+    """How many sessions of this database wait for a notification."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+        )
+        return cursor.fetchone()[0]
+
+
 def test_two_workers_and_one_is_killed(spawn, owners):
     """The real command: what the dead one held is done by the other within seconds."""
     workers = [spawn(["match_worker"], stdout=None, stderr=None) for _ in range(2)]
     first = ask(owners[0])
     until(lambda: state_of(first) == "done", what="the first job")
-    time.sleep(1)  # both are up
+    until(lambda: listening() == 2, what="both")
     post(owners, 80)
     mine = MatchJob.objects.filter(state="running", pid=workers[0].pid)
     until(mine.exists, what="a job of the first worker")

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "discovery"
+from bench.harness import SHARED_DATA
+
+DATA = SHARED_DATA / "discovery"
 BERLIN = ZoneInfo("Europe/Berlin")
 
 Polls = Iterator[tuple[str, datetime, dict[str, dict[str, datetime | None]]]]
