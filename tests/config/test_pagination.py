@@ -92,7 +92,7 @@ def test_a_long_name_fits():
     assert decode_cursor(encode_cursor(name, kind="name"), (str,), kind="name") == [name]
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30))
+@given(st.just(0.0) | st.floats(min_value=1e-30, max_value=1e30))  # what a cursor may carry
 def test_a_float_comes_back_to_the_bit(value):
     [read] = decode_cursor(encode_cursor(value), (Decimal,))
     assert float(read) == value
