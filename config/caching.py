@@ -491,22 +491,13 @@ def respond(
         "Cache-Control": f"{scope}, max-age={max_age}",
         "X-Cache": found.state,
     }
-    return _conditional(request, found.body, found.etag, headers, content_type)
+    return conditional(request, found.body, found.etag, headers, content_type)
 
 
-def respond_private(request, body: bytes, state: str = "") -> HttpResponse:
-    """The same for what is one person's: nobody keeps it without asking whether it still stands.
-
-    `state`: hit or miss where a cache was asked, else nothing is said.
-    """
-    etag = etag_of(body)
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if state:
-        headers["X-Cache"] = state
-    return _conditional(request, body, etag, headers, "application/json")
-
-
-def _conditional(request, body, etag, headers, content_type) -> HttpResponse:
+def conditional(
+    request, body: bytes, etag: str, headers: dict[str, str], content_type: str
+) -> HttpResponse:
+    """200 with the body, or 304 where If-None-Match knows its `etag`; `headers` go with both."""
     known = request.META.get("HTTP_IF_NONE_MATCH")
     if known and request.method in ("GET", "HEAD") and _matches(etag, known):
         return HttpResponseNotModified(headers=headers)
@@ -556,7 +547,7 @@ def hot(name: str, ttl: int, models: tuple[str, ...]) -> Callable:
                 now = time.monotonic()
                 if now < entry.expires:
                     hits.inc()
-                    return _conditional(
+                    return conditional(
                         request, entry.body, entry.etag, entry.headers, entry.content_type
                     )
                 # The first past the end renews the entry; the others need not pile up behind it.

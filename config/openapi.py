@@ -21,6 +21,11 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
+def in_path(name: str, description: str, kind: type = int) -> OpenApiParameter:
+    """A part of an address."""
+    return OpenApiParameter(name, kind, OpenApiParameter.PATH, description=description)
+
+
 class TokenScheme(OpenApiAuthenticationExtension):
     """How the token scheme reads in the OpenAPI document."""
 

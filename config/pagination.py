@@ -3,23 +3,25 @@
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from config.fields import MAX_ID
 from config.problems import Problem, invalid
 
 PAGE_DEPTH_CAP = 10_000  # rows: deeper pages cost in proportion to their depth
 MAX_LENGTH = 4_000  # characters of a cursor; a 2 kB name must fit
 _VERSION = 1
-_BIGINT = 2**63
 
 
 def encode_cursor(*values: Any, kind: str = "") -> str:
     """The position after a row, as text for the client to send back.
 
-    `values`: the row's sort key (str, int, bool, Decimal, datetime or None each). `kind`: what
-    the cursor belongs to, say sort and filters; it does not fit anything else.
+    `values`: the row's sort key (str, int, bool, Decimal, datetime, None each, or a float, which
+    comes back as the Decimal of the same number). `kind`: what the cursor belongs to, say sort and
+    filters; it does not fit anything else.
     """
     text = json.dumps([_VERSION, kind, *map(_plain, values)], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -39,6 +41,29 @@ def decode_cursor(text: str, types: tuple[Any, ...], *, kind: str = "") -> list[
     return [_typed(value, kind_of) for value, kind_of in zip(parts[2:], types, strict=True)]
 
 
+def position(params: Mapping[str, Any], *types: Any, kind: str) -> Any:
+    """The sort key in the parameter `cursor`: a value, or a tuple of several; None without one.
+
+    `types` and `kind` as in `decode_cursor`, with its 400 Problem.
+    """
+    if "cursor" not in params:
+        return None
+    values = decode_cursor(params["cursor"], types, kind=kind)
+    return values[0] if len(types) == 1 else tuple(values)
+
+
+def next_cursor(after: Any, *, kind: str) -> str | None:
+    """The cursor behind a row with this sort key, a value or a tuple; None for None: the end."""
+    if after is None:
+        return None
+    return encode_cursor(*(after if isinstance(after, tuple) else [after]), kind=kind)
+
+
+def page_of(rows: list[dict[str, Any]], after: Any, *, kind: str) -> dict[str, Any]:
+    """A page as lists answer it; `after` as in `next_cursor`."""
+    return {"next_cursor": next_cursor(after, kind=kind), "results": rows}
+
+
 def check_depth(page: int, page_size: int) -> None:
     """Raise a 400 Problem that names `page` where it lies below PAGE_DEPTH_CAP rows."""
     if page * page_size > PAGE_DEPTH_CAP:
@@ -54,6 +79,8 @@ def _plain(value: Any) -> Any:
     match value:
         case None | str() | bool() | int():
             return value
+        case float():
+            return str(Decimal(repr(value)))  # repr gives back every bit
         case Decimal():
             return str(value)
         case datetime():
@@ -96,7 +123,7 @@ def _read_text(value: Any) -> str:
 
 def _read_integer(value: Any) -> int:
     # Without the least bigint: in a text, -9223372036854775808::bigint negates what is too large.
-    if type(value) is not int or not -_BIGINT < value < _BIGINT:
+    if type(value) is not int or not -MAX_ID <= value <= MAX_ID:
         raise ValueError(value)
     return value
 

@@ -1,10 +1,13 @@
-"""Query parameters: declared as a serializer, validated, unknown ones refused."""
+"""Query parameters: declared as a serializer, validated, unknown ones refused; and JSON bodies."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from rest_framework import serializers
 
-from config.problems import flatten, invalid_fields
+from config.fields import printable
+from config.pagination import MAX_LENGTH as CURSOR_LENGTH
+from config.problems import flatten, invalid, invalid_fields
 
 MAX_VALUE_LENGTH = 4_000  # characters; no parameter needs more, a cursor comes closest
 
@@ -43,8 +46,35 @@ class QuerySerializer(serializers.Serializer):
                 reason = f"Is longer than {MAX_VALUE_LENGTH:,} characters."
             else:
                 continue
-            errors.append({"name": name[:100].replace("\0", ""), "reason": reason})
+            errors.append({"name": printable(name), "reason": reason})
         return errors
+
+
+class NoQuery(QuerySerializer):
+    """For endpoints without parameters."""
+
+
+class LimitField(serializers.IntegerField):
+    """How many rows are asked for: from 1 to `most`."""
+
+    def __init__(
+        self, *, default: int = 20, most: int = 100, help_text: str = "How many at most."
+    ) -> None:
+        super().__init__(min_value=1, max_value=most, default=default, help_text=help_text)
+
+
+class CursorField(serializers.CharField):
+    """Where a page begins; see `config.pagination`."""
+
+    def __init__(self, help_text: str = "`next_cursor` of the page before.") -> None:
+        super().__init__(required=False, max_length=CURSOR_LENGTH, help_text=help_text)
+
+
+class PageQuery(QuerySerializer):
+    """Parameters of a list by keyset."""
+
+    limit = LimitField(help_text="Rows on a page.")
+    cursor = CursorField()
 
 
 class CommaListField(serializers.ListField):
@@ -56,3 +86,10 @@ class CommaListField(serializers.ListField):
             return serializers.empty
         parts = (part.strip() for value in values for part in value.split(","))
         return list(dict.fromkeys(filter(None, parts)))
+
+
+def object_of(data: Any) -> dict[str, Any]:
+    """A body that is a JSON object. Raises a 400 Problem that names `body` for any other."""
+    if not isinstance(data, Mapping):
+        raise invalid(body="Must be a JSON object.")
+    return dict(data)

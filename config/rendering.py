@@ -1,8 +1,9 @@
-"""JSON in and out by orjson.
+"""JSON in and out by orjson, and the answers that carry it.
 
 DRF imports this module while it loads itself: nothing here may import `rest_framework.views`.
 """
 
+import hashlib
 import json
 from decimal import Decimal
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 import orjson
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.http import HttpResponse
 from django.utils.functional import Promise
 from rest_framework.exceptions import NotAcceptable, ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
+from rest_framework.response import Response
+
+from config import caching
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
@@ -40,6 +45,31 @@ def dumps(data: Any) -> bytes:
         if "surrogates" not in str(error) and "UTF-8" not in str(error):
             raise
         return json.dumps(data, default=_plain, separators=(",", ":")).encode("ascii")
+
+
+def digest(data: Any) -> str:
+    """20 hex digits that stand for plain data: in keys of caches and kinds of cursors."""
+    return hashlib.blake2b(dumps(data), digest_size=10).hexdigest()
+
+
+def respond_private(request, data: Any, state: str = "") -> HttpResponse:
+    """The answer with data of one person's: nobody keeps it without asking whether it still stands.
+
+    304 where If-None-Match knows it. `state`: hit or miss where a cache was asked, else nothing is
+    said.
+    """
+    body = dumps(data)
+    etag = caching.etag_of(body)
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if state:
+        headers["X-Cache"] = state
+    return caching.conditional(request, body, etag, headers, "application/json")
+
+
+def respond_written(data: Any, *, status: int = 200, location: str = "") -> Response:
+    """The answer to a write, which nobody keeps. `location`: the path of what was made."""
+    headers = {"Location": location} if location else {}
+    return Response(data, status=status, headers=headers | {"Cache-Control": "no-store"})
 
 
 class OrjsonRenderer(BaseRenderer):

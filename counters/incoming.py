@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from config.fields import MAX_ID, printable
 from counters import declared
 from counters.actions import Event
-from counters.stream import MAX_TARGET, PAST
+from counters.stream import PAST
 
 EVENTS_AT_ONCE = 1_000
 AHEAD = timedelta(minutes=5)  # by which a client's clock may be fast
@@ -31,7 +32,9 @@ def events_of(body: Any) -> list[Event]:
     if not isinstance(body, dict):
         raise InvalidEvents([_wrong("body", "Must be a JSON object.")])
     if unknown := sorted(set(body) - {"events"}):
-        raise InvalidEvents([_wrong(name[:100], "Is not a field here.") for name in unknown[:10]])
+        raise InvalidEvents(
+            [_wrong(printable(name), "Is not a field here.") for name in unknown[:10]]
+        )
     given = body.get("events")
     if not isinstance(given, list) or not given:
         raise InvalidEvents([_wrong("events", "Must be a list of one event or more.")])
@@ -54,7 +57,7 @@ def events_of(body: Any) -> list[Event]:
 def _check(one: Any, types, now: datetime, events: list[Event]) -> list[tuple[str, str]]:
     if not isinstance(one, dict):
         return [("", "Must be a JSON object.")]
-    wrong = [(f".{name[:100]}", "Is not a field here.") for name in one if name not in FIELDS]
+    wrong = [(f".{printable(name)}", "Is not a field here.") for name in one if name not in FIELDS]
     wrong += [(f".{name}", "Is missing.") for name in FIELDS if name not in one]
     if wrong:
         return wrong
@@ -63,7 +66,7 @@ def _check(one: Any, types, now: datetime, events: list[Event]) -> list[tuple[st
         wrong.append((".id", "Is not a UUID."))
     if not isinstance(one["type"], str) or one["type"] not in types:
         wrong.append((".type", f"Is none of: {', '.join(types)}."))
-    if type(one["target"]) is not int or not 0 < one["target"] <= MAX_TARGET:
+    if type(one["target"]) is not int or not 0 < one["target"] <= MAX_ID:
         wrong.append((".target", "Is not the id of anything."))
     if at is None:
         wrong.append((".at", "Is not a time with its offset (2025-10-01T06:00:00Z)."))
@@ -93,4 +96,4 @@ def _moment(value: Any) -> datetime | None:
 
 
 def _wrong(name: str, reason: str) -> dict[str, str]:
-    return {"name": "".join(c for c in name if c.isprintable()), "reason": reason}
+    return {"name": name, "reason": reason}

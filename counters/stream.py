@@ -27,6 +27,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from config import caching, partitions, tally
+from config.fields import MAX_ID
 from config.outages import AWAY
 from config.sqlfiles import queries
 from config.tally import Count
@@ -45,7 +46,6 @@ MAX_DELIVERIES = 10  # an entry that was delivered more often kills its workers
 GONE_SECONDS = 600  # a consumer that has nothing and was silent so long is forgotten
 SOCKET_SECONDS = 5
 PAST = timedelta(days=1)  # how late an event may come; the days kept must cover twice of it
-MAX_TARGET = 2**63 - 1
 PAYLOAD_LENGTH = 100_000  # of a dead letter
 RETRY_SECONDS = 5  # of a request of staff
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
@@ -318,7 +318,7 @@ def _event(row: object, types: Collection[str]) -> Event:
     if not isinstance(row, list) or len(row) != 4:
         raise ValueError("Is not [event_id, day, type, target].")
     event_id, day, kind, target = row
-    if type(target) is not int or not 0 < target <= MAX_TARGET:
+    if type(target) is not int or not 0 < target <= MAX_ID:
         raise ValueError("The target is not the id of a row.")
     if not isinstance(kind, str) or kind not in types:
         raise ValueError(f"Nothing counts events of the type {kind!r}.")

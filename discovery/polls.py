@@ -16,6 +16,8 @@ import orjson
 from django.conf import settings
 from django.utils import timezone
 
+from config.fields import InvalidFields, Refused, degrees, entries, integer, optional, text
+
 ID_LENGTH = 200  # of slot ids and venue keys
 TEXT_LENGTH = 300
 PAYLOAD_BYTES = 2_000  # as JSON
@@ -27,22 +29,14 @@ ERRORS = 100  # listed at most
 ERROR_LENGTH = 1_000
 WHOLE = ""  # the calendar of a bucket that is polled as one
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 # As JSON writes it; behind an even number of backslashes, else it is text about it.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UNWANTED = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-class InvalidPoll(ValueError):
-    """A poll that cannot be recorded. `errors`: {field: reason}, reasons for people to read."""
-
-    def __init__(self, errors: Mapping[str, str]):
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in errors.items()))
-        self.errors = dict(errors)
-
-
-class _Refused(ValueError):
-    """Why one value was not taken."""
+class InvalidPoll(InvalidFields):
+    """A poll that cannot be recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +102,7 @@ def clean_poll(given: Mapping[str, Any]) -> Poll:
             continue
         try:
             taken[name] = read(given[name], name, errors)
-        except _Refused as refused:
+        except Refused as refused:
             errors[name] = str(refused)
     if not errors:
         errors |= _contradictions(taken)
@@ -121,7 +115,7 @@ def clean_name(value: Any) -> str:
     """The name of a source. Raises InvalidPoll."""
     try:
         return _source(value, "source", {})
-    except _Refused as refused:
+    except Refused as refused:
         raise InvalidPoll({"source": str(refused)}) from refused
 
 
@@ -138,7 +132,7 @@ def clean_failure(given: Mapping[str, Any]) -> tuple[Poll, str]:
     poll = clean_poll({**{name: given[name] for name in given if name != "error"}, "slots": []})
     try:
         return poll, _text(given["error"], ERROR_LENGTH)
-    except _Refused as refused:
+    except Refused as refused:
         raise InvalidPoll({"error": str(refused)}) from refused
 
 
@@ -189,42 +183,39 @@ def _part(text: str) -> str:
 
 
 def _text(value: Any, limit: int, *, blank: bool = False) -> str:
-    if not isinstance(value, str):
-        raise _Refused("Must be text.")
-    if len(value) > limit:
-        raise _Refused(f"Must be {limit:,} characters at most, not {len(value):,}.")
-    if found := _UNWANTED.search(value):
-        raise _Refused(f"Contains the character U+{ord(found[0]):04X}.")
-    text = value.strip()
-    if not text and not blank:
-        raise _Refused("May not be blank.")
-    return text
+    given = text(value, limit)
+    if found := _UNWANTED.search(given):
+        raise Refused(f"Contains the character U+{ord(found[0]):04X}.")
+    given = given.strip()
+    if not given and not blank:
+        raise Refused("May not be blank.")
+    return given
 
 
 def _source(value: Any, _name: str, _errors: dict) -> str:
     name = _text(value, 63)
-    if not _NAME.fullmatch(name):
-        raise _Refused("Must be up to 63 of a-z, 0-9, _ and -, a letter or digit first.")
+    if not NAME.fullmatch(name):
+        raise Refused("Must be up to 63 of a-z, 0-9, _ and -, a letter or digit first.")
     return name
 
 
 def _moment(value: Any) -> datetime:
     if not isinstance(value, str):
-        raise _Refused("Must be a time (2026-02-18T19:00:00Z).")
+        raise Refused("Must be a time (2026-02-18T19:00:00Z).")
     try:
         return datetime.fromisoformat(value)
     except ValueError as error:
-        raise _Refused("Is not a time (2026-02-18T19:00:00Z).") from error
+        raise Refused("Is not a time (2026-02-18T19:00:00Z).") from error
 
 
 def _polled_at(value: Any, _name: str, _errors: dict) -> datetime:
     moment = _moment(value) if not isinstance(value, datetime) else value
     if moment.tzinfo is None:
-        raise _Refused("Is a time without its offset (2026-02-18T19:00:00Z).")
+        raise Refused("Is a time without its offset (2026-02-18T19:00:00Z).")
     if moment < FIRST_MOMENT:
-        raise _Refused("Lies before 2000-01-01.")
+        raise Refused("Lies before 2000-01-01.")
     if moment > timezone.now() + CLOCK_SKEW:
-        raise _Refused("Lies in the future.")
+        raise Refused("Lies in the future.")
     return moment.astimezone(UTC)  # PostgreSQL reads no offsets of 16 hours and more
 
 
@@ -233,91 +224,66 @@ def _starts_at(value: Any) -> datetime | None:
         return None
     moment = _moment(value) if not isinstance(value, datetime) else value
     if not 2000 <= moment.year <= 2200:
-        raise _Refused("Must lie in the years 2000 to 2200.")
+        raise Refused("Must lie in the years 2000 to 2200.")
     return moment.astimezone(UTC) if moment.tzinfo else moment
-
-
-def _integer(value: Any, least: int, most: int) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _Refused(f"Must be an integer from {least:,} to {most:,}.")
-    return value
-
-
-def _degrees(value: Any, limit: int) -> float | None:
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not -limit <= value <= limit:
-        raise _Refused(f"Must be a number of degrees from -{limit} to {limit}.")
-    return float(value)
 
 
 def _payload(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise _Refused("Must be an object.")
+        raise Refused("Must be an object.")
     try:
         size = len(orjson.dumps(value))
     except (orjson.JSONEncodeError, TypeError) as error:
-        raise _Refused("Cannot be written as JSON.") from error
+        raise Refused("Cannot be written as JSON.") from error
     if size > PAYLOAD_BYTES:
-        raise _Refused(f"Must be {PAYLOAD_BYTES:,} bytes of JSON at most, not {size:,}.")
+        raise Refused(f"Must be {PAYLOAD_BYTES:,} bytes of JSON at most, not {size:,}.")
     if _NUL.search(orjson.dumps(value)):
-        raise _Refused("Contains the character U+0000.")
+        raise Refused("Contains the character U+0000.")
     return dict(value)
 
 
-def _listed(value: Any, limit: int) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise _Refused("Must be a list.")
-    if len(value) > limit:
-        raise _Refused(f"Must have {limit:,} entries at most, not {len(value):,}.")
-    return value
-
-
 def _slots(value: Any, name: str, errors: dict[str, str]) -> list[Slot]:
-    given = _listed(value, settings.DISCOVERY_SLOTS_PER_POLL)
+    given = entries(value, settings.DISCOVERY_SLOTS_PER_POLL)
     return _each(given, name, errors, _slot)
 
 
 def _slot(given: Any) -> Slot:
     values = _members(given, _SLOT_FIELDS)
     if "venue" not in values:
-        raise _Refused("Has no venue.")
+        raise Refused("Has no venue.")
     starts_at = values.get("starts_at")
     slot_id = values.get("slot_id")
     if slot_id is None:
         if starts_at is None:
-            raise _Refused("Has neither slot_id nor starts_at.")
+            raise Refused("Has neither slot_id nor starts_at.")
         slot_id = f"{values['venue']}|{starts_at.isoformat()}"[-ID_LENGTH:]
     least, most = values.get("party_min"), values.get("party_max")
     if least is not None and most is not None and least > most:
-        raise _Refused("party_min is greater than party_max.")
+        raise Refused("party_min is greater than party_max.")
     return Slot(slot_id, values["venue"], starts_at, least, most, values.get("payload", {}))
 
 
 def _venues(value: Any, name: str, errors: dict[str, str]) -> list[VenueDetails]:
-    return _each(_listed(value, VENUES), name, errors, _venue)
+    return _each(entries(value, VENUES), name, errors, _venue)
 
 
 def _venue(given: Any) -> VenueDetails:
     values = _members(given, _VENUE_FIELDS)
     if "key" not in values:
-        raise _Refused("Has no key.")
+        raise Refused("Has no key.")
     if (values.get("latitude") is None) != (values.get("longitude") is None):
-        raise _Refused("Has one of latitude and longitude alone.")
+        raise Refused("Has one of latitude and longitude alone.")
     return VenueDetails(**values)
 
 
 def _calendars(value: Any, _name: str, _errors: dict) -> list[str] | None:
     if value is None:
         return None
-    keys = [_text(each, ID_LENGTH) for each in _listed(value, CALENDARS)]
+    keys = [_text(each, ID_LENGTH) for each in entries(value, CALENDARS)]
     if not keys:
-        raise _Refused("Is empty: a poll that nobody answered is a failed one.")
+        raise Refused("Is empty: a poll that nobody answered is a failed one.")
     return list(dict.fromkeys(keys))
 
 
@@ -326,7 +292,7 @@ def _each(given: Sequence[Any], name: str, errors: dict[str, str], read) -> list
     for place, entry in enumerate(given):
         try:
             found.append(read(entry))
-        except _Refused as refused:
+        except Refused as refused:
             errors[f"{name}.{place}"] = str(refused)
             if len(errors) >= ERRORS:
                 break
@@ -335,15 +301,15 @@ def _each(given: Sequence[Any], name: str, errors: dict[str, str], read) -> list
 
 def _members(given: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise _Refused("Must be an object.")
+        raise Refused("Must be an object.")
     values = {}
     for name, value in given.items():
         if name not in known:
-            raise _Refused(f"Has no field {str(name)[:60]!r}; known: {', '.join(known)}.")
+            raise Refused(f"Has no field {str(name)[:60]!r}; known: {', '.join(known)}.")
         try:
             values[name] = known[name](value)
-        except _Refused as refused:
-            raise _Refused(f"{name}: {refused}") from refused
+        except Refused as refused:
+            raise Refused(f"{name}: {refused}") from refused
     return values
 
 
@@ -368,18 +334,18 @@ _SLOT_FIELDS = {
     "slot_id": lambda value: _text(value, ID_LENGTH),
     "venue": lambda value: _text(value, ID_LENGTH),
     "starts_at": _starts_at,
-    "party_min": lambda value: _integer(value, 1, PARTY_MAX),
-    "party_max": lambda value: _integer(value, 1, PARTY_MAX),
+    "party_min": optional(lambda value: integer(value, 1, PARTY_MAX)),
+    "party_max": optional(lambda value: integer(value, 1, PARTY_MAX)),
     "payload": _payload,
 }
 _VENUE_FIELDS = {
     "key": lambda value: _text(value, ID_LENGTH),
     "name": lambda value: _text(value, TEXT_LENGTH, blank=True),
     "city": lambda value: _text(value, TEXT_LENGTH, blank=True),
-    "latitude": lambda value: _degrees(value, 90),
-    "longitude": lambda value: _degrees(value, 180),
+    "latitude": optional(lambda value: degrees(value, 90)),
+    "longitude": optional(lambda value: degrees(value, 180)),
     "url": lambda value: _text(value, 2_000, blank=True),
-    "capacity": lambda value: _integer(value, 0, 10_000_000),
+    "capacity": optional(lambda value: integer(value, 0, 10_000_000)),
 }
 _FIELDS = {
     "source": (_source, True),

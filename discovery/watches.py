@@ -20,6 +20,17 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from config import outgoing
+from config.fields import (
+    MAX_ID,
+    InvalidFields,
+    Refused,
+    degrees,
+    entries,
+    integer,
+    optional,
+    printable,
+    text,
+)
 from config.sqlfiles import Statements
 from discovery import channels
 from discovery.models import Source, Venue, Watch, WatchVenue
@@ -35,21 +46,16 @@ RADIUS_MAX_M = 500_000
 COOLDOWN_MAX_SECONDS = 86_400
 MESSAGES_MAX_PER_HOUR = 3_600
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
-MAX_ID = 2**63 - 1
 MOST_ERRORS = 50  # in one answer
 
 _UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _PLACE = ("latitude", "longitude", "radius_m")
 _QUIET = ("quiet_from", "quiet_to")
 
 
-class InvalidWatch(ValueError):
-    """Fields that cannot be stored. `errors`: {field: reason}, reasons for people to read."""
-
-    def __init__(self, errors: Mapping[str, str]):
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in errors.items()))
-        self.errors = dict(errors)
+class InvalidWatch(InvalidFields):
+    """A watch that cannot be stored."""
 
 
 class TooManyWatches(Exception):
@@ -58,10 +64,6 @@ class TooManyWatches(Exception):
 
 class WatchNotFound(LookupError):
     """No such watch, or it is somebody else's."""
-
-
-class _Refused(ValueError):
-    """Why one value was not taken."""
 
 
 def create_watch(*, user, **fields: Any) -> Watch:
@@ -141,8 +143,8 @@ def clean(given: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
             break
         try:
             cleaned[name] = _check_of(name)(value)
-        except _Refused as refused:
-            errors[_UNWANTED.sub("", str(name))[:NAME_LENGTH] or "(no name)"] = str(refused)
+        except Refused as refused:
+            errors[printable(name)] = str(refused)
     if not partial and "channel" not in given:
         errors["channel"] = "Is missing."
     if errors:
@@ -167,7 +169,7 @@ def _checked(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any
                 "channel": whole["channel"],
                 "target": _target(whole["channel"], whole.get("target", "")),
             }
-        except _Refused as refused:
+        except Refused as refused:
             errors["target"] = str(refused)
     if errors:
         raise InvalidWatch(errors)
@@ -254,13 +256,13 @@ def _new_secret() -> str:
 
 
 def _target(channel: str, target: str) -> str:
-    """Where word goes, checked as the channel needs it. Raises _Refused."""
+    """Where word goes, checked as the channel needs it. Raises Refused."""
     if channel == Watch.Channel.NONE:
         if target:
-            raise _Refused("Must be empty: nothing is sent.")
+            raise Refused("Must be empty: nothing is sent.")
         return ""
     if not target:
-        raise _Refused("Is missing.")
+        raise Refused("Is missing.")
     if channel == Watch.Channel.EMAIL:
         return _mail_address(target)
     try:
@@ -269,41 +271,38 @@ def _target(channel: str, target: str) -> str:
         else:
             channels.check_apprise_url(target)
     except outgoing.Refused as refused:
-        raise _Refused(str(refused)) from refused
+        raise Refused(str(refused)) from refused
     return target
 
 
 def _mail_address(text: str) -> str:
     if not settings.EMAIL_URL:
-        raise _Refused("No mail is sent here: take another channel.")
+        raise Refused("No mail is sent here: take another channel.")
     try:
         address = Address(addr_spec=text)
     except (HeaderParseError, ValueError, IndexError) as error:
-        raise _Refused("Is not an e-mail address.") from error
+        raise Refused("Is not an e-mail address.") from error
     if not address.username or "." not in address.domain or len(text) > 254:
-        raise _Refused("Is not an e-mail address.")
+        raise Refused("Is not an e-mail address.")
     return text
 
 
 def _check_of(name: Any) -> Callable[[Any], Any]:
     if name not in _CHECKS:
-        raise _Refused(f"Is not a field of a watch; known: {', '.join(_CHECKS)}.")
+        raise Refused(f"Is not a field of a watch; known: {', '.join(_CHECKS)}.")
     return _CHECKS[name]
 
 
 def _line(value: Any, limit: int) -> str:
-    if not isinstance(value, str):
-        raise _Refused("Must be text.")
-    if len(value) > limit:
-        raise _Refused(f"Must be {limit:,} characters at most, not {len(value):,}.")
-    if found := _UNWANTED.search(value):
-        raise _Refused(f"Contains the character U+{ord(found[0]):04X}.")
-    return value.strip()
+    given = text(value, limit)
+    if found := _UNWANTED.search(given):
+        raise Refused(f"Contains the character U+{ord(found[0]):04X}.")
+    return given.strip()
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Refused("Must be true or false.")
+        raise Refused("Must be true or false.")
     return value
 
 
@@ -311,32 +310,11 @@ def _source(value: Any) -> str | None:
     return None if value is None else _line(value, NAME_LENGTH) or None
 
 
-def _integer(value: Any, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _Refused(f"Must be an integer from {least:,} to {most:,}.")
-    return value
-
-
-def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
 def _integers(value: Any, least: int, most: int, count: int) -> list[int]:
     """Different integers, in order; none for None."""
     if value is None:
         return []
-    if not isinstance(value, list | tuple):
-        raise _Refused("Must be a list.")
-    if len(value) > count:
-        raise _Refused(f"Must have {count} entries at most, not {len(value):,}.")
-    return sorted({_integer(one, least, most) for one in value})
-
-
-def _number(value: Any, limit: int) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not -limit <= value <= limit:  # NaN is not, either
-        raise _Refused(f"Must be a number of degrees from -{limit} to {limit}.")
-    return float(value)
+    return sorted({integer(one, least, most) for one in entries(value, count)})
 
 
 def _day(value: Any) -> date:
@@ -344,24 +322,24 @@ def _day(value: Any) -> date:
         try:
             value = date.fromisoformat(value)
         except ValueError as error:
-            raise _Refused("Is not a day (2026-02-18).") from error
+            raise Refused("Is not a day (2026-02-18).") from error
     if not isinstance(value, date) or isinstance(value, datetime):
-        raise _Refused("Must be a day (2026-02-18).")
+        raise Refused("Must be a day (2026-02-18).")
     if not FIRST_DAY <= value < LAST_DAY:
-        raise _Refused(f"Must be from {FIRST_DAY} to before {LAST_DAY}.")
+        raise Refused(f"Must be from {FIRST_DAY} to before {LAST_DAY}.")
     return value
 
 
 def _clock(value: Any) -> str:
-    if not isinstance(value, str) or not _CLOCK.fullmatch(value):
-        raise _Refused("Must be a time of day (19:30).")
+    if not isinstance(value, str) or not CLOCK.fullmatch(value):
+        raise Refused("Must be a time of day (19:30).")
     return value
 
 
 def _zone(value: Any) -> str:
     name = _line(value, NAME_LENGTH)
     if name not in _zones():
-        raise _Refused("Is no time zone (Europe/Berlin).")
+        raise Refused("Is no time zone (Europe/Berlin).")
     return name
 
 
@@ -372,7 +350,7 @@ def _zones() -> set[str]:
 
 def _channel(value: Any) -> str:
     if value not in Watch.Channel.values:
-        raise _Refused(f"Must be one of {', '.join(Watch.Channel.values)}.")
+        raise Refused(f"Must be one of {', '.join(Watch.Channel.values)}.")
     return str(value)
 
 
@@ -381,20 +359,20 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "is_active": _flag,
     "source": _source,
     "venues": lambda value: _integers(value, 1, MAX_ID, VENUES),
-    "date_from": _optional(_day),
-    "date_to": _optional(_day),
+    "date_from": optional(_day),
+    "date_to": optional(_day),
     "weekdays": lambda value: _integers(value, 1, 7, 7),
     "time_from": lambda value: "" if value is None or value == "" else _clock(value),
     "time_to": lambda value: "" if value is None or value == "" else _clock(value),
-    "party_size": _optional(lambda value: _integer(value, 1, PARTY_MAX)),
-    "latitude": _optional(lambda value: _number(value, 90)),
-    "longitude": _optional(lambda value: _number(value, 180)),
-    "radius_m": _optional(lambda value: _integer(value, 1, RADIUS_MAX_M)),
+    "party_size": optional(lambda value: integer(value, 1, PARTY_MAX)),
+    "latitude": optional(lambda value: degrees(value, 90)),
+    "longitude": optional(lambda value: degrees(value, 180)),
+    "radius_m": optional(lambda value: integer(value, 1, RADIUS_MAX_M)),
     "channel": _channel,
     "target": lambda value: "" if value is None else _line(value, TARGET_LENGTH),
     "timezone": _zone,
-    "quiet_from": _optional(lambda value: time.fromisoformat(_clock(value))),
-    "quiet_to": _optional(lambda value: time.fromisoformat(_clock(value))),
-    "cooldown_seconds": lambda value: _integer(value, 0, COOLDOWN_MAX_SECONDS),
-    "max_per_hour": lambda value: _integer(value, 1, MESSAGES_MAX_PER_HOUR),
+    "quiet_from": optional(lambda value: time.fromisoformat(_clock(value))),
+    "quiet_to": optional(lambda value: time.fromisoformat(_clock(value))),
+    "cooldown_seconds": lambda value: integer(value, 0, COOLDOWN_MAX_SECONDS),
+    "max_per_hour": lambda value: integer(value, 1, MESSAGES_MAX_PER_HOUR),
 }

@@ -22,6 +22,7 @@ from django.db.models import F
 from django.utils import timezone
 from psycopg import sql
 
+from config.fields import InvalidFields
 from config.sqlfiles import queries
 from counters import queries as counts
 from feeds.models import (
@@ -48,12 +49,11 @@ _NOT_IN_HANDLES = re.compile(r"[^a-z0-9_.-]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
-class Invalid(ValueError):
-    """`errors`: what is wrong, by field."""
+class Invalid(InvalidFields):
+    """A post, comment, profile or tie that cannot be: `raise Invalid(text="Is empty.")`."""
 
     def __init__(self, **errors: str) -> None:
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in errors.items()))
-        self.errors = errors
+        super().__init__(errors)
 
 
 class Missing(LookupError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from config.fields import MAX_ID, InvalidFields, Refused, optional, text
 from matching.kinds import Kind
 
 TITLE_LENGTH = 300
@@ -28,16 +29,8 @@ DEGREE_PLACES = 12
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
-class InvalidItem(ValueError):
-    """Fields that cannot be stored. `errors`: {field: reason}, reasons for people to read."""
-
-    def __init__(self, errors: Mapping[str, str]):
-        super().__init__("; ".join(f"{name}: {reason}" for name, reason in errors.items()))
-        self.errors = dict(errors)
-
-
-class _Refused(ValueError):
-    """Why one value was not taken."""
+class InvalidItem(InvalidFields):
+    """An item that cannot be stored."""
 
 
 def clean(given: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
@@ -50,7 +43,7 @@ def clean(given: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
     for name, value in given.items():
         try:
             cleaned[name] = _check_of(name)(value)
-        except _Refused as refused:
+        except Refused as refused:
             errors[str(name)[:NAME_LENGTH]] = str(refused)
     required = () if partial else ("kind", "title")
     errors |= {name: "Is missing." for name in required if name not in given}
@@ -62,7 +55,7 @@ def clean(given: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
 
 def _check_of(name: str):
     if name not in _CHECKS:
-        raise _Refused(f"Is not a field of an item; known: {', '.join(_CHECKS)}.")
+        raise Refused(f"Is not a field of an item; known: {', '.join(_CHECKS)}.")
     return _CHECKS[name]
 
 
@@ -76,13 +69,10 @@ def _halves(cleaned: Mapping[str, Any], errors: Mapping[str, str]) -> dict[str, 
 
 
 def _text(value: Any, limit: int) -> str:
-    if not isinstance(value, str):
-        raise _Refused("Must be text.")
-    if len(value) > limit:
-        raise _Refused(f"Must be {limit:,} characters at most, not {len(value):,}.")
-    if found := _UNWANTED.search(value):
-        raise _Refused(f"Contains the character U+{ord(found[0]):04X}, which is not text.")
-    return value.strip()
+    given = text(value, limit)
+    if found := _UNWANTED.search(given):
+        raise Refused(f"Contains the character U+{ord(found[0]):04X}, which is not text.")
+    return given.strip()
 
 
 def _line(value: Any, limit: int = NAME_LENGTH) -> str:
@@ -91,52 +81,50 @@ def _line(value: Any, limit: int = NAME_LENGTH) -> str:
 
 def _kind(value: Any) -> str:
     if value not in Kind.values:
-        raise _Refused(f"Must be one of {', '.join(Kind.values)}.")
+        raise Refused(f"Must be one of {', '.join(Kind.values)}.")
     return str(value)
 
 
 def _title(value: Any) -> str:
     title = _line(value, TITLE_LENGTH)
     if not title:
-        raise _Refused("May not be blank.")
+        raise Refused("May not be blank.")
     return title
 
 
 def _country(value: Any) -> str:
     country = _line(value).upper()
     if country and not re.fullmatch("[A-Z]{2}", country):
-        raise _Refused("Must be a country code of two letters (ISO 3166-1 alpha-2).")
+        raise Refused("Must be a country code of two letters (ISO 3166-1 alpha-2).")
     return country
 
 
 def _degrees(limit: int):
-    def check(value: Any) -> float | None:
-        if value is None:
-            return None
+    def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _Refused("Must be a number of degrees.")
+            raise Refused("Must be a number of degrees.")
         if not -limit <= value <= limit:  # NaN is not, either
-            raise _Refused(f"Must be from -{limit} to {limit} degrees.")
+            raise Refused(f"Must be from -{limit} to {limit} degrees.")
         return round(float(value), DEGREE_PLACES)
 
-    return check
+    return optional(check)
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise _Refused("Must be an object.")
+        raise Refused("Must be an object.")
     if len(value) > ATTRIBUTES_MAX_KEYS:
-        raise _Refused(f"Must have {ATTRIBUTES_MAX_KEYS} entries at most, not {len(value)}.")
+        raise Refused(f"Must have {ATTRIBUTES_MAX_KEYS} entries at most, not {len(value)}.")
     checked = {_attribute_name(name): _attribute(one) for name, one in value.items()}
     if len(json.dumps(checked, ensure_ascii=False).encode()) > ATTRIBUTES_MAX_BYTES:
-        raise _Refused(f"Must be {ATTRIBUTES_MAX_BYTES:,} bytes of JSON at most.")
+        raise Refused(f"Must be {ATTRIBUTES_MAX_BYTES:,} bytes of JSON at most.")
     return checked
 
 
 def _attribute_name(name: Any) -> str:
     checked = _line(name)
     if not checked:
-        raise _Refused("Has an entry without a name.")
+        raise Refused("Has an entry without a name.")
     return checked
 
 
@@ -146,32 +134,28 @@ def _attribute(value: Any) -> Any:
             return value
         case str():
             return _text(value, ATTRIBUTES_MAX_BYTES)
-        case int() if abs(value) < 1 << 63:
+        case int() if abs(value) <= MAX_ID:
             return value
         case float() if math.isfinite(value):
             return value
-    raise _Refused("Must be flat: text, finite numbers, true, false or null.")
+    raise Refused("Must be flat: text, finite numbers, true, false or null.")
 
 
-def _day(value: Any) -> date | None:
-    if value is None:
-        return None
+def _day(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
-        raise _Refused("Must be a date.")
+        raise Refused("Must be a date.")
     if not FIRST_DAY <= value < LAST_DAY:
-        raise _Refused(f"Must be from {FIRST_DAY} to before {LAST_DAY}.")
+        raise Refused(f"Must be from {FIRST_DAY} to before {LAST_DAY}.")
     return value
 
 
-def _moment(value: Any) -> datetime | None:
-    if value is None:
-        return None
+def _moment(value: Any) -> datetime:
     if not isinstance(value, datetime) or timezone.is_naive(value):
-        raise _Refused("Must be a time with its zone.")
+        raise Refused("Must be a time with its zone.")
     if value.year >= LAST_DAY.year:
-        raise _Refused(f"Must be before {LAST_DAY}.")
+        raise Refused(f"Must be before {LAST_DAY}.")
     if value <= timezone.now():
-        raise _Refused("Must be in the future.")
+        raise Refused("Must be in the future.")
     return value.astimezone(UTC)  # PostgreSQL reads no offsets of 16 hours and more
 
 
@@ -185,7 +169,7 @@ _CHECKS = {
     "city": _line,
     "latitude": _degrees(90),
     "longitude": _degrees(180),
-    "happened_on": _day,
+    "happened_on": optional(_day),
     "external_id": lambda value: _line(value, EXTERNAL_ID_LENGTH),
-    "expires_at": _moment,
+    "expires_at": optional(_moment),
 }

@@ -17,10 +17,9 @@ from catalog.actions import SNAPSHOTS_AT_ONCE
 from catalog.queries import AVAILABILITIES, SORTS
 from catalog.rows import CURRENCIES, TAG_LENGTH
 from catalog.slugs import slug
-from config.pagination import MAX_LENGTH as CURSOR_LENGTH
 from config.pagination import PAGE_DEPTH_CAP
-from config.params import CommaListField, QuerySerializer
-from config.problems import Problem, invalid_fields
+from config.params import CommaListField, CursorField, LimitField, QuerySerializer
+from config.problems import Problem, invalid
 from config.rendering import read_body
 
 Q_LENGTH = 200
@@ -40,7 +39,7 @@ class CurrencyField(serializers.CharField):
 
 
 @extend_schema_field({"type": "string", "example": "2025-10-01"})
-class MomentField(serializers.Field):
+class DayOrTimeField(serializers.Field):
     """A day or a time in ISO 8601, as an aware time; without an offset it is UTC.
 
     `ends`: the field bounds a range from above and includes what it names, so that a day stands
@@ -82,11 +81,7 @@ class CatalogQuery(QuerySerializer):
     page_size = serializers.IntegerField(
         min_value=1, max_value=100, default=50, help_text="Cards on a page."
     )
-    cursor = serializers.CharField(
-        required=False,
-        max_length=CURSOR_LENGTH,
-        help_text="`next_cursor` of the page before, with the same filters and sort.",
-    )
+    cursor = CursorField("`next_cursor` of the page before, with the same filters and sort.")
     availability = serializers.ChoiceField(
         choices=list(AVAILABILITIES), default="all", help_text=_AVAILABILITY_HELP
     )
@@ -153,8 +148,10 @@ class ProductQuery(QuerySerializer):
 
     def get_fields(self) -> dict[str, serializers.Field]:
         fields = super().get_fields()
-        fields["from"] = MomentField(required=False, help_text="First day or time of the history.")
-        fields["to"] = MomentField(
+        fields["from"] = DayOrTimeField(
+            required=False, help_text="First day or time of the history."
+        )
+        fields["to"] = DayOrTimeField(
             required=False, ends=True, help_text="Last day or time of the history, inclusive."
         )
         return fields
@@ -172,21 +169,13 @@ class SuggestQuery(QuerySerializer):
     availability = serializers.ChoiceField(
         choices=list(AVAILABILITIES), default="all", help_text=_AVAILABILITY_HELP
     )
-    limit = serializers.IntegerField(
-        min_value=1, max_value=20, default=10, help_text="How many at most."
-    )
-
-
-class NoQuery(QuerySerializer):
-    """For endpoints without parameters."""
+    limit = LimitField(default=10, most=20)
 
 
 class RecentQuery(QuerySerializer):
     """Parameters of GET snapshots/recent."""
 
-    limit = serializers.IntegerField(
-        min_value=1, max_value=200, default=50, help_text="How many at most."
-    )
+    limit = LimitField(default=50, most=200)
 
 
 class OfferSerializer(serializers.Serializer):
@@ -411,7 +400,7 @@ class NdjsonParser(BaseParser):
                 values.append(orjson.loads(line))
             except orjson.JSONDecodeError as error:
                 reason = f"Is not valid JSON: {error}."
-                raise invalid_fields([{"name": f"line {number}", "reason": reason}]) from error
+                raise invalid(**{f"line {number}": reason}) from error
         return values
 
 
@@ -432,9 +421,9 @@ def snapshot_rows(data: Any) -> list[Any]:
     rows = data["snapshots"] if isinstance(data, dict) and set(data) == {"snapshots"} else data
     if not isinstance(rows, list):
         reason = "Must be an array of snapshots, or an object with that under `snapshots`."
-        raise invalid_fields([{"name": "body", "reason": reason}])
+        raise invalid(body=reason)
     if not rows:
-        raise invalid_fields([{"name": "body", "reason": "Holds no snapshots."}])
+        raise invalid(body="Holds no snapshots.")
     if len(rows) > SNAPSHOTS_AT_ONCE:
         raise too_many_rows()
     return rows

@@ -1,6 +1,5 @@
 """The catalog over HTTP. Reads are answered with cached bytes; see `config.caching`."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from urllib.parse import urlencode
 import orjson
 from django.http import HttpResponse, HttpResponsePermanentRedirect
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -22,10 +21,11 @@ from catalog.slugs import slug as slug_of
 from config import caching, problems
 from config.idempotency import idempotent
 from config.metrics import ITEM_SEARCH_LATENCY
-from config.openapi import IDEMPOTENCY_KEY
-from config.pagination import PAGE_DEPTH_CAP, check_depth, decode_cursor, encode_cursor
+from config.openapi import IDEMPOTENCY_KEY, in_path
+from config.pagination import PAGE_DEPTH_CAP, check_depth, encode_cursor, position
+from config.params import NoQuery
 from config.problems import Problem
-from config.rendering import OrjsonParser, dumps
+from config.rendering import OrjsonParser, digest, dumps
 from config.tokens import HasScope
 
 # How long clients and proxies may keep an answer; ours are dropped by the refresh itself.
@@ -56,9 +56,9 @@ class CatalogView(APIView):
     )
     def get(self, request) -> HttpResponse:
         params = serializers.CatalogQuery.parse(request)
-        filters_hash = _hash(_filters_of(params))
+        filters_hash = digest(_filters_of(params))
         if "cursor" in params:
-            page = "after-" + _hash(params["cursor"])
+            page = "after-" + digest(params["cursor"])
             after = _position(params, filters_hash)
         else:
             page, after = params["page"], None
@@ -82,9 +82,7 @@ class ProductView(APIView):
         " to its slug; the slug of a renamed product to the newer one.",
         tags=["catalog"],
         parameters=[
-            OpenApiParameter(
-                "name", str, OpenApiParameter.PATH, description="The slug, or any name of it."
-            ),
+            in_path("name", "The slug, or any name of it.", str),
             serializers.ProductQuery,
         ],
         responses={
@@ -104,7 +102,7 @@ class ProductView(APIView):
         redirects = params.pop("redirect") == "yes"
         # The default view has the plain key; what is asked for stands behind it.
         asked = {key: str(value) for key, value in params.items() if value != "auto"}
-        key = f"product:{slug}" + (f":{_hash(asked)}" if asked else "")
+        key = f"product:{slug}" + (f":{digest(asked)}" if asked else "")
         if not redirects:
             key += ":stay"
 
@@ -166,7 +164,7 @@ class CategoriesView(APIView):
         examples=[OpenApiExample("Categories", examples.CATEGORIES, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         return _answer(
             request,
             "categories:list",
@@ -233,7 +231,7 @@ class SnapshotsView(APIView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with idempotent(request, "snapshots") as once:
             if once.replay:
                 return once.replay
@@ -271,10 +269,6 @@ def _timed(endpoint: str, *, when: Any = True):
     return ITEM_SEARCH_LATENCY.labels(endpoint).time() if when else nullcontext()
 
 
-def _hash(value: Any) -> str:
-    return hashlib.blake2b(dumps(value), digest_size=10).hexdigest()
-
-
 def _filters_of(params: dict[str, Any]) -> dict[str, Any]:
     """What makes one list of cards another one: the filters and their order."""
     return {key: params[key] for key in sorted(params.keys() - {"page", "page_size", "cursor"})}
@@ -294,9 +288,9 @@ def _filters(params: dict[str, Any]) -> queries.Filters:
 def _position(params: dict[str, Any], filters_hash: str) -> tuple[Any, str]:
     """Where the cursor points. Raises a 400 Problem that names `cursor`."""
     kind = queries.SORTS[params["sort"]].kind
-    types = (str,) if kind is None else (kind, str)
-    values = decode_cursor(params["cursor"], types, kind=filters_hash)
-    return (None, values[0]) if kind is None else (values[0], values[1])
+    if kind is None:
+        return None, position(params, str, kind=filters_hash)
+    return position(params, kind, str, kind=filters_hash)
 
 
 def _card_page(
@@ -342,9 +336,9 @@ def _total(filters: queries.Filters, filters_hash: str) -> dict[str, Any]:
     return orjson.loads(found.body)
 
 
-def _link(params: dict[str, Any], **position: Any) -> str:
+def _link(params: dict[str, Any], **place: Any) -> str:
     """The path of another page of the same list."""
-    asked = _filters_of(params) | {"page_size": params["page_size"]} | position
+    asked = _filters_of(params) | {"page_size": params["page_size"]} | place
     asked["categories"] = ",".join(params["categories"])
     return f"{reverse('catalog')}?{urlencode({k: v for k, v in asked.items() if v != ''})}"
 

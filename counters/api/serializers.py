@@ -5,12 +5,7 @@ What an event may say is decided in `counters.incoming`.
 
 from rest_framework import serializers
 
-from config.params import QuerySerializer
 from counters import incoming
-
-
-class NoQuery(QuerySerializer):
-    """For endpoints without parameters."""
 
 
 class EventBody(serializers.Serializer):

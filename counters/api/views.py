@@ -2,12 +2,12 @@
 
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, extend_schema
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import problems
+from config.params import NoQuery
 from config.problems import Problem, invalid_fields
-from config.rendering import OrjsonParser
+from config.rendering import OrjsonParser, respond_written
 from config.tokens import HasScope
 from counters import incoming, stream
 from counters.api import examples, serializers
@@ -39,7 +39,7 @@ class EventsView(APIView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         try:
             events = incoming.events_of(request.data)
             stream.offer(events)
@@ -51,6 +51,4 @@ class EventsView(APIView):
                 detail=f"{error} Nothing was lost: send them again.",
                 headers={"Retry-After": str(RETRY_SECONDS)},
             ) from error
-        return Response(
-            {"accepted": len(events)}, status=202, headers={"Cache-Control": "no-store"}
-        )
+        return respond_written({"accepted": len(events)}, status=202)

@@ -132,3 +132,56 @@ SOURCES = {
     ],
 }
 PRUNED = {"results": [{"name": "drop_events", "rows": 1, "complete": True, "partitions": True}]}
+NEW_WATCH = {
+    "name": "Dinner for two",
+    "venues": [17],
+    "date_from": "2026-02-18",
+    "date_to": "2026-02-28",
+    "weekdays": [5, 6],
+    "time_from": "18:30",
+    "time_to": "21:00",
+    "party_size": 2,
+    "channel": "webhook",
+    "target": "https://example.org/hooks/openings",
+    "timezone": "Europe/Berlin",
+    "quiet_from": "23:00",
+    "quiet_to": "07:00",
+}
+WATCH = (
+    {"id": 4711, "is_active": True, "source": None}
+    | NEW_WATCH
+    | {
+        "latitude": None,
+        "longitude": None,
+        "radius_m": None,
+        "cooldown_seconds": 300,
+        "max_per_hour": 12,
+        "last_told_at": None,
+        "created_at": "2026-02-17T09:30:00Z",
+        "updated_at": "2026-02-17T09:30:00Z",
+    }
+)
+WATCH_SECRET = {"secret": "5T0mJ8yL1a0Zk3v9cV7QmW2xR4nB6hD8fG1jK3lP5s0"}
+WATCH_NOTIFICATION = {
+    "id": 90210,
+    "state": "sent",
+    "created_at": "2026-02-17T10:00:01Z",
+    "told_at": "2026-02-17T10:00:03Z",
+    "attempts": 1,
+    "error": "",
+    "message_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
+    "already_gone": False,
+    "drop": {
+        "id": 123456,
+        "event_type": "opened",
+        "source": "tables",
+        "slot_id": "bistro-nord|2026-02-20T19:30:00",
+        "starts_at": "2026-02-20T18:30:00Z",
+        "local_time": "19:30",
+        "party_min": 2,
+        "party_max": 4,
+        "opened_at": "2026-02-17T10:00:00Z",
+        "closed_at": None,
+        "venue": {"id": 17, "key": "bistro-nord", "name": "Bistro Nord", "city": "Berlin"},
+    },
+}

@@ -17,10 +17,7 @@ STATES = ["open", "closed", "unknown"]
 SOURCE_STATES = ["new", "fresh", "failing", "frozen", "paused"]
 EVENT_TYPES = DropEvent.EventType.values
 OUTCOMES = Scan.Outcome.values
-
-
-class NoQuery(QuerySerializer):
-    """For endpoints without parameters."""
+SOURCE_NAME = f"^{polls.NAME.pattern}$"
 
 
 class MomentField(serializers.DateTimeField):
@@ -48,9 +45,7 @@ class NewDropsQuery(QuerySerializer):
 class BucketsQuery(QuerySerializer):
     """Parameters of GET discovery/buckets."""
 
-    source = serializers.RegexField(
-        r"^[a-z0-9][a-z0-9_-]{0,62}$", required=False, help_text="Only of this source."
-    )
+    source = serializers.RegexField(SOURCE_NAME, required=False, help_text="Only of this source.")
 
 
 class SlotBody(serializers.Serializer):
@@ -93,7 +88,7 @@ class VenueBody(serializers.Serializer):
 class PollBody(serializers.Serializer):
     """What a source showed at one moment; or with `error`, that it did not answer."""
 
-    source = serializers.RegexField(r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    source = serializers.RegexField(SOURCE_NAME)
     polled_at = serializers.DateTimeField(help_text="From 2000 on, not in the future.")
     slots = SlotBody(many=True, required=False)
     calendars = serializers.ListField(
@@ -128,8 +123,8 @@ class PollReportSerializer(serializers.Serializer):
     outside = serializers.IntegerField(help_text="Of no day in the window.")
 
 
-class DropVenueSerializer(serializers.Serializer):
-    """Where a drop is."""
+class VenueBase(serializers.Serializer):
+    """What every answer says of a venue."""
 
     id = serializers.IntegerField()
     key = serializers.CharField()
@@ -137,8 +132,12 @@ class DropVenueSerializer(serializers.Serializer):
     city = serializers.CharField(allow_blank=True)
 
 
-class DropSerializer(serializers.Serializer):
-    """A slot that became available."""
+class DropVenueSerializer(VenueBase):
+    """Where a drop is."""
+
+
+class DropBase(serializers.Serializer):
+    """What every answer says of a drop."""
 
     id = serializers.IntegerField()
     event_type = serializers.ChoiceField(choices=EVENT_TYPES)
@@ -150,6 +149,11 @@ class DropSerializer(serializers.Serializer):
     party_max = serializers.IntegerField(allow_null=True)
     opened_at = serializers.DateTimeField()
     closed_at = serializers.DateTimeField(allow_null=True)
+
+
+class DropSerializer(DropBase):
+    """A slot that became available."""
+
     venue = DropVenueSerializer()
     payload = serializers.DictField()
 

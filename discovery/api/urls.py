@@ -3,8 +3,7 @@
 from django.urls import path
 
 from config.caching import hot
-from discovery.api import views
-from discovery.api.watches import watch_patterns
+from discovery.api import views, watch_views
 
 urlpatterns = [
     path("discovery/polls", views.PollsView.as_view(), name="discovery-polls"),
@@ -32,5 +31,16 @@ urlpatterns = [
     ),
     path("chat/watches/stream", views.StreamView.as_view(), name="discovery-stream"),
     path("watches/prune-now", views.PruneNowView.as_view(), name="discovery-prune-now"),
-    *watch_patterns,
+    path("watches", watch_views.WatchesView.as_view(), name="discovery-watches"),
+    path("watches/<int:watch_id>", watch_views.WatchView.as_view(), name="discovery-watch"),
+    path(
+        "watches/<int:watch_id>/notifications",
+        watch_views.WatchNotificationsView.as_view(),
+        name="discovery-watch-notifications",
+    ),
+    path(
+        "watches/<int:watch_id>/test",
+        watch_views.WatchTestView.as_view(),
+        name="discovery-watch-test",
+    ),
 ]

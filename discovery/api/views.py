@@ -14,14 +14,14 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import caching, problems, retention
 from config.idempotency import idempotent
 from config.openapi import IDEMPOTENCY_KEY
-from config.problems import Problem, invalid_fields
-from config.rendering import OrjsonParser, dumps
+from config.params import NoQuery, object_of
+from config.problems import Problem, invalid
+from config.rendering import OrjsonParser, dumps, respond_written
 from config.tokens import HasScope, PublicRead
 from discovery import actions, feed, polls, queries
 from discovery.api import examples, serializers
@@ -68,11 +68,11 @@ class PollsView(APIView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with idempotent(request, "discovery-polls") as once:
             if once.replay:
                 return once.replay
-            answer = Response(_record(request.data), headers={"Cache-Control": "no-store"})
+            answer = respond_written(_record(object_of(request.data)))
             # The poll has its effect bucket by bucket, and none when it comes again.
             with transaction.atomic():
                 return once.store(answer)
@@ -84,7 +84,7 @@ class _FeedView(APIView):
     segment: str
 
     def answer(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         found = caching.cached(
             f"discovery:{self.segment}",
             name="discovery_feed",
@@ -216,7 +216,7 @@ class SourcesView(APIView):
         examples=[OpenApiExample("Sources", examples.SOURCES, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         found = caching.cached(
             "discovery:sources",
             name="discovery_health",
@@ -242,13 +242,11 @@ class PruneNowView(APIView):
         examples=[OpenApiExample("Removed", examples.PRUNED, response_only=True)],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         if not request.user.is_staff:
             raise Problem(403, detail="Only staff may remove what has expired.")
         done = retention.prune(PRUNED, budget=PRUNE_BUDGET)
-        return Response(
-            {"results": [asdict(each) for each in done]}, headers={"Cache-Control": "no-store"}
-        )
+        return respond_written({"results": [asdict(each) for each in done]})
 
 
 class _EventStreamRenderer(BaseRenderer):
@@ -352,18 +350,14 @@ class _Stream:
                 )
 
 
-def _record(data: Any) -> dict[str, Any]:
+def _record(data: dict[str, Any]) -> dict[str, Any]:
     """What a pushed poll changed. Raises Problem."""
     try:
-        if isinstance(data, dict) and "error" in data:
+        if "error" in data:
             return _record_failure(data)
-        if not isinstance(data, dict):
-            raise polls.InvalidPoll({"body": "Must be a JSON object."})
         return _shown(actions.tick(polls.clean_poll(data)))
     except polls.InvalidPoll as refused:
-        raise invalid_fields(
-            {"name": name, "reason": reason} for name, reason in refused.errors.items()
-        ) from refused
+        raise invalid(**refused.errors) from refused
     except actions.SourcePaused as paused:
         raise Problem(409, detail=f"{paused}: its polls are not taken.") from paused
     except actions.TooManySources as refused:

@@ -6,33 +6,13 @@ What a watch may hold is decided in `discovery.watches`. Answers are rendered fr
 
 from rest_framework import serializers
 
-from config.pagination import MAX_LENGTH as CURSOR_LENGTH
-from config.params import QuerySerializer
 from discovery import watches
-from discovery.models import DropEvent, UserNotification, Watch
+from discovery.api.serializers import DropBase, VenueBase
+from discovery.models import UserNotification, Watch
 
-LIMIT = 20  # rows of a page where none is asked for
-MAX_LIMIT = 100
 # The settings name these for the OpenAPI document.
 NOTIFICATION_STATES = UserNotification.State.values
-_CLOCK = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
-
-
-class WatchesNoQuery(QuerySerializer):
-    """For endpoints without parameters."""
-
-
-class WatchesPageQuery(QuerySerializer):
-    """Parameters of lists."""
-
-    limit = serializers.IntegerField(
-        min_value=1, max_value=MAX_LIMIT, default=LIMIT, help_text="Rows on a page."
-    )
-    cursor = serializers.CharField(
-        required=False,
-        max_length=CURSOR_LENGTH,
-        help_text="`next_cursor` of the page before.",
-    )
+_CLOCK = f"^{watches.CLOCK.pattern}$"
 
 
 class WatchChanges(serializers.Serializer):
@@ -168,28 +148,13 @@ class WatchPageSerializer(serializers.Serializer):
     results = WatchSerializer(many=True)
 
 
-class WatchVenueSerializer(serializers.Serializer):
+class WatchVenueSerializer(VenueBase):
     """Where an opening is."""
 
-    id = serializers.IntegerField()
-    key = serializers.CharField()
-    name = serializers.CharField(allow_blank=True)
-    city = serializers.CharField(allow_blank=True)
 
-
-class NotifiedDropSerializer(serializers.Serializer):
+class NotifiedDropSerializer(DropBase):
     """An opening that a watch was told of."""
 
-    id = serializers.IntegerField()
-    event_type = serializers.ChoiceField(DropEvent.EventType.values)
-    source = serializers.CharField()
-    slot_id = serializers.CharField()
-    starts_at = serializers.DateTimeField(allow_null=True)
-    local_time = serializers.CharField(allow_blank=True)
-    party_min = serializers.IntegerField(allow_null=True)
-    party_max = serializers.IntegerField(allow_null=True)
-    opened_at = serializers.DateTimeField()
-    closed_at = serializers.DateTimeField(allow_null=True)
     venue = WatchVenueSerializer()
 
 

@@ -6,36 +6,21 @@ plain data (`feeds.shown`), not through these serializers: tests hold the two to
 
 from rest_framework import serializers
 
-from config.pagination import MAX_LENGTH as CURSOR_LENGTH
-from config.params import QuerySerializer
+from config.params import CursorField, LimitField, QuerySerializer
 from feeds import actions
 from feeds.models import Post
 
-LIMIT = 20
-MAX_LIMIT = 100
-SEARCH_LIMIT = 50
 Q_LENGTH = 300
+MAX_PERSON = 2**31 - 1  # of an integer
 KINDS = Post.Kind.values
 VISIBILITIES = Post.Visibility.values
-
-
-class NoQuery(QuerySerializer):
-    """For endpoints without parameters."""
 
 
 class PageQuery(QuerySerializer):
     """Parameters of a list by keyset."""
 
-    limit = serializers.IntegerField(
-        required=False,
-        default=LIMIT,
-        min_value=1,
-        max_value=MAX_LIMIT,
-        help_text="How many at most.",
-    )
-    cursor = serializers.CharField(
-        required=False, max_length=CURSOR_LENGTH, help_text="`next_cursor` of the page before."
-    )
+    limit = LimitField()
+    cursor = CursorField()
 
 
 class SearchQuery(QuerySerializer):
@@ -44,15 +29,9 @@ class SearchQuery(QuerySerializer):
     q = serializers.CharField(max_length=Q_LENGTH, help_text="Words, as one would say them.")
     kind = serializers.ChoiceField(KINDS, required=False, help_text="Only of this kind.")
     author = serializers.IntegerField(
-        required=False, min_value=1, max_value=2**31 - 1, help_text="Only of this person."
+        required=False, min_value=1, max_value=MAX_PERSON, help_text="Only of this person."
     )
-    limit = serializers.IntegerField(
-        required=False,
-        default=LIMIT,
-        min_value=1,
-        max_value=SEARCH_LIMIT,
-        help_text="How many at most.",
-    )
+    limit = LimitField(most=50)
 
 
 class AuthorSerializer(serializers.Serializer):

@@ -8,34 +8,31 @@ from typing import Any
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.response import Response
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
-from config import caching, problems
+from config import problems
+from config.fields import MAX_ID, printable
 from config.idempotency import idempotent
 from config.metrics import ITEM_SEARCH_LATENCY
-from config.openapi import IDEMPOTENCY_KEY
-from config.pagination import decode_cursor, encode_cursor
-from config.problems import Problem, invalid_fields
-from config.rendering import OrjsonParser, dumps
-from config.tokens import HasScope, PublicRead
+from config.openapi import IDEMPOTENCY_KEY, in_path
+from config.pagination import page_of, position
+from config.params import NoQuery, object_of
+from config.problems import Problem, invalid, invalid_fields
+from config.rendering import OrjsonParser, respond_private, respond_written
+from config.tokens import HasScope, PublicRead, has_scope
 from feeds import actions, queries, shown, timeline
 from feeds.actions import LIKE, SHARE, Reaction
 from feeds.api import examples, serializers
 from feeds.models import Profile
 
 SCOPE = "feeds"
-MAX_ID = 2**63 - 1
-MAX_PERSON = 2**31 - 1
 
-_POST_ID = OpenApiParameter("post_id", int, OpenApiParameter.PATH, description="The id of a post.")
-_COMMENT_ID = OpenApiParameter(
-    "comment_id", int, OpenApiParameter.PATH, description="The id of a comment."
-)
-_PERSON_ID = OpenApiParameter(
-    "person_id", int, OpenApiParameter.PATH, description="The id of a person."
-)
+_POST_ID = in_path("post_id", "The id of a post.")
+_COMMENT_ID = in_path("comment_id", "The id of a comment.")
+_PERSON_ID = in_path("person_id", "The id of a person.")
 _DONE = OpenApiResponse(description="It is so now, whether or not it was before.")
 
 
@@ -45,10 +42,6 @@ class MemberView(APIView):
     permission_classes = [HasScope(SCOPE)]
     parser_classes = [OrjsonParser]
 
-    def me(self, request) -> Profile:
-        """The profile of the token's user, made where there is none."""
-        return actions.ensure_profile(request.user)
-
 
 class ReaderView(APIView):
     """For everybody: what is public, and with a token with the scope `feeds` what one may see."""
@@ -57,10 +50,14 @@ class ReaderView(APIView):
 
     permission_classes = [PublicRead]
 
-    def viewer_id(self, request) -> int:
-        """Who looks."""
-        is_member = request.auth is not None and SCOPE in request.auth.scopes
-        return request.user.pk if is_member else shown.NOBODY
+
+class SharedView(APIView):
+    """Read like a ReaderView, written by members."""
+
+    parser_classes = [OrjsonParser]
+
+    def get_permissions(self):
+        return [PublicRead() if self.request.method in SAFE_METHODS else HasScope(SCOPE)()]
 
 
 class FeedView(MemberView):
@@ -78,10 +75,10 @@ class FeedView(MemberView):
     )
     def get(self, request) -> HttpResponse:
         params = serializers.PageQuery.parse(request)
-        me = self.me(request)
-        page = timeline.read(viewer=me, limit=params["limit"], after=_position(params, "feed"))
+        after = position(params, datetime, int, kind="feed")
+        page = timeline.read(viewer=_me(request), limit=params["limit"], after=after)
         state = {"cached": "hit", "computed": "miss"}.get(page.how, "")
-        return caching.respond_private(request, dumps(_page(page, "feed")), state)
+        return respond_private(request, page_of(page.posts, page.after, kind="feed"), state)
 
 
 class PostsView(MemberView):
@@ -104,34 +101,21 @@ class PostsView(MemberView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with idempotent(request, "posts") as once:
             if once.replay:
                 return once.replay
-            given = _body(request)
-            me = self.me(request)
-            _known(given, serializers.PostBody)
+            given = _body(request, serializers.PostBody)
+            me = _me(request)
             with transaction.atomic(), _refusals():
                 post = actions.create_post(author=me, **given)
-                answer = Response(
-                    shown.posts([post.pk], me.pk)[0],
-                    status=201,
-                    headers={
-                        "Location": reverse("feeds-post", args=[post.pk]),
-                        "Cache-Control": "no-store",
-                    },
-                )
-                return once.store(answer)
+                [made] = shown.posts([post.pk], me.pk)
+                at = reverse("feeds-post", args=[post.pk])
+                return once.store(respond_written(made, status=201, location=at))
 
 
-class PostView(APIView):
+class PostView(SharedView):
     """One post."""
-
-    parser_classes = [OrjsonParser]
-
-    def get_permissions(self):
-        reads = self.request.method in ("GET", "HEAD", "OPTIONS")
-        return [PublicRead()] if reads else [HasScope(SCOPE)()]
 
     @extend_schema(
         operation_id="posts_show",
@@ -142,11 +126,11 @@ class PostView(APIView):
         examples=[OpenApiExample("A post", examples.POST, response_only=True)],
     )
     def get(self, request, post_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        found = queries.post(_key(post_id), ReaderView.viewer_id(self, request))
+        NoQuery.parse(request)
+        found = queries.post(_id(post_id, "post"), _viewer_id(request))
         if found is None:
             raise _no("post")
-        return _private(request, found)
+        return respond_private(request, found)
 
     @extend_schema(
         operation_id="posts_edit",
@@ -165,16 +149,15 @@ class PostView(APIView):
         ],
     )
     def patch(self, request, post_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        changes = _body(request)
-        _known(changes, serializers.PostChanges)
-        me = MemberView.me(self, request)
+        NoQuery.parse(request)
+        changes = _body(request, serializers.PostChanges)
+        me = _me(request)
         with _refusals():
-            actions.edit_post(post_id=_key(post_id), author=me, **changes)
+            actions.edit_post(post_id=_id(post_id, "post"), author=me, **changes)
         found = shown.posts([post_id], me.pk)
         if not found:  # deleted for good since
             raise _no("post")
-        return _private(request, found[0])
+        return respond_private(request, found[0])
 
     @extend_schema(
         operation_id="posts_delete",
@@ -187,9 +170,9 @@ class PostView(APIView):
         },
     )
     def delete(self, request, post_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with _refusals():
-            actions.delete_post(post_id=_key(post_id), author=MemberView.me(self, request))
+            actions.delete_post(post_id=_id(post_id, "post"), author=_me(request))
         return HttpResponse(status=204)
 
 
@@ -199,14 +182,14 @@ class _ReactionView(MemberView):
     reaction: Reaction
 
     def set(self, request, post_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with _refusals():
-            actions.react(post_id=_key(post_id), user=self.me(request), reaction=self.reaction)
+            actions.react(post_id=_id(post_id, "post"), user=_me(request), reaction=self.reaction)
         return HttpResponse(status=204)
 
     def unset(self, request, post_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        actions.take_back(post_id=_key(post_id), user=self.me(request), reaction=self.reaction)
+        NoQuery.parse(request)
+        actions.take_back(post_id=_id(post_id, "post"), user=_me(request), reaction=self.reaction)
         return HttpResponse(status=204)
 
 
@@ -264,12 +247,10 @@ class ShareView(_ReactionView):
         return self.unset(request, post_id)
 
 
-class CommentsView(APIView):
+class CommentsView(SharedView):
     """What is said about a post."""
 
     reads_replica = True
-    parser_classes = [OrjsonParser]
-    get_permissions = PostView.get_permissions
 
     @extend_schema(
         operation_id="comments_list",
@@ -284,14 +265,14 @@ class CommentsView(APIView):
         params = serializers.PageQuery.parse(request)
         kind = f"comments:{post_id}"
         found = queries.comments(
-            post_id=_key(post_id),
-            viewer_id=ReaderView.viewer_id(self, request),
+            post_id=_id(post_id, "post"),
+            viewer_id=_viewer_id(request),
             limit=params["limit"],
-            before=_place(params, kind),
+            before=position(params, int, kind=kind),
         )
         if found is None:
             raise _no("post")
-        return _private(request, _rows(*found, kind))
+        return respond_private(request, page_of(*found, kind=kind))
 
     @extend_schema(
         operation_id="comments_create",
@@ -311,19 +292,17 @@ class CommentsView(APIView):
         ],
     )
     def post(self, request, post_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with idempotent(request, "comments") as once:
             if once.replay:
                 return once.replay
-            given = _body(request)
-            _known(given, serializers.CommentBody)
-            me = MemberView.me(self, request)
+            given = _body(request, serializers.CommentBody)
+            me = _me(request)
             with transaction.atomic(), _refusals():
-                made = actions.comment(post_id=_key(post_id), author=me, text=given.get("text", ""))
-                answer = Response(
-                    _comment(made, me), status=201, headers={"Cache-Control": "no-store"}
+                made = actions.comment(
+                    post_id=_id(post_id, "post"), author=me, text=given.get("text", "")
                 )
-                return once.store(answer)
+                return once.store(respond_written(_comment(made, me), status=201))
 
 
 class CommentView(MemberView):
@@ -345,15 +324,14 @@ class CommentView(MemberView):
         ],
     )
     def patch(self, request, comment_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        given = _body(request)
-        _known(given, serializers.CommentBody)
-        me = self.me(request)
+        NoQuery.parse(request)
+        given = _body(request, serializers.CommentBody)
+        me = _me(request)
         with _refusals():
             changed = actions.edit_comment(
-                comment_id=_key(comment_id), author=me, text=given.get("text", "")
+                comment_id=_id(comment_id, "comment"), author=me, text=given.get("text", "")
             )
-        return _private(request, _comment(changed, me))
+        return respond_private(request, _comment(changed, me))
 
     @extend_schema(
         operation_id="comments_delete",
@@ -367,9 +345,9 @@ class CommentView(MemberView):
         },
     )
     def delete(self, request, comment_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with _refusals():
-            actions.delete_comment(comment_id=_key(comment_id), user=self.me(request))
+            actions.delete_comment(comment_id=_id(comment_id, "comment"), user=_me(request))
         return HttpResponse(status=204)
 
 
@@ -391,12 +369,12 @@ class SearchView(ReaderView):
         with ITEM_SEARCH_LATENCY.labels("posts_search").time():
             found = queries.search(
                 text=params["q"],
-                viewer_id=self.viewer_id(request),
+                viewer_id=_viewer_id(request),
                 kind=params.get("kind"),
                 author_id=params.get("author"),
                 limit=params["limit"],
             )
-        return _private(request, {"results": found})
+        return respond_private(request, {"results": found})
 
 
 class PersonView(ReaderView):
@@ -411,11 +389,11 @@ class PersonView(ReaderView):
         examples=[OpenApiExample("A person", examples.PERSON, response_only=True)],
     )
     def get(self, request, person_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        found = shown.person(_person(person_id), self.viewer_id(request))
+        NoQuery.parse(request)
+        found = shown.person(_id(person_id, "person"), _viewer_id(request))
         if found is None:
             raise _no("person")
-        return _private(request, found)
+        return respond_private(request, found)
 
 
 class PersonPostsView(ReaderView):
@@ -434,14 +412,14 @@ class PersonPostsView(ReaderView):
         params = serializers.PageQuery.parse(request)
         kind = f"posts:{person_id}"
         page = queries.posts_of(
-            person_id=_person(person_id),
-            viewer_id=self.viewer_id(request),
+            person_id=_id(person_id, "person"),
+            viewer_id=_viewer_id(request),
             limit=params["limit"],
-            after=_position(params, kind),
+            after=position(params, datetime, int, kind=kind),
         )
         if page is None:
             raise _no("person")
-        return _private(request, _page(page, kind))
+        return respond_private(request, page_of(page.posts, page.after, kind=kind))
 
 
 class _PeopleView(ReaderView):
@@ -452,14 +430,14 @@ class _PeopleView(ReaderView):
         kind = f"{self.which}:{person_id}"
         found = queries.people(
             which=self.which,
-            person_id=_person(person_id),
-            viewer_id=self.viewer_id(request),
+            person_id=_id(person_id, "person"),
+            viewer_id=_viewer_id(request),
             limit=params["limit"],
-            after=_place(params, kind) or 0,
+            after=position(params, int, kind=kind) or 0,
         )
         if found is None:
             raise _no("person")
-        return _private(request, _rows(*found, kind))
+        return respond_private(request, page_of(*found, kind=kind))
 
 
 class FollowersView(_PeopleView):
@@ -509,9 +487,9 @@ class _TieView(MemberView):
         return self._do(request, person_id, type(self).untie)
 
     def _do(self, request, person_id: int, act: Callable[..., bool]) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with _refusals():
-            act(user=self.me(request), target_id=_person(person_id))
+            act(user=_me(request), target_id=_id(person_id, "person"))
         return HttpResponse(status=204)
 
 
@@ -613,9 +591,9 @@ class ProfileView(MemberView):
         examples=[OpenApiExample("Your profile", examples.PERSON, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        me = self.me(request)
-        return _private(request, shown.person(me.pk, me.pk))
+        NoQuery.parse(request)
+        me = _me(request)
+        return respond_private(request, shown.person(me.pk, me.pk))
 
     @extend_schema(
         operation_id="me_profile_edit",
@@ -633,12 +611,11 @@ class ProfileView(MemberView):
         ],
     )
     def patch(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        changes = _body(request)
-        _known(changes, serializers.ProfileChanges)
+        NoQuery.parse(request)
+        changes = _body(request, serializers.ProfileChanges)
         with _refusals():
             me = actions.edit_profile(user=request.user, **changes)
-        return _private(request, shown.person(me.pk, me.pk))
+        return respond_private(request, shown.person(me.pk, me.pk))
 
 
 @contextmanager
@@ -647,9 +624,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except actions.Invalid as error:
-        raise invalid_fields(
-            {"name": name, "reason": reason} for name, reason in error.errors.items()
-        ) from error
+        raise invalid(**error.errors) from error
     except actions.Missing as error:
         raise _no(str(error)) from error
     except actions.Forbidden as error:
@@ -660,37 +635,34 @@ def _no(what: str) -> Problem:
     return Problem(404, detail=f"There is no such {what} for you.")
 
 
-def _body(request) -> dict[str, Any]:
-    if not isinstance(request.data, dict):
-        raise invalid_fields([{"name": "body", "reason": "Must be a JSON object."}])
-    if not request.data:
-        raise invalid_fields([{"name": "body", "reason": "Names nothing."}])
-    return dict(request.data)
+def _me(request) -> Profile:
+    """The profile of the token's user, made where there is none."""
+    return actions.ensure_profile(request.user)
 
 
-def _known(given: dict[str, Any], body: type) -> None:
-    known = body().fields
-    unknown = [name for name in given if name not in known]
+def _viewer_id(request) -> int:
+    return request.user.pk if has_scope(request, SCOPE) else shown.NOBODY
+
+
+def _body(request, known: type[Serializer]) -> dict[str, Any]:
+    """The fields of a body. Raises a 400 Problem for none, and for those that are not `known`."""
+    given = object_of(request.data)
+    if not given:
+        raise invalid(body="Names nothing.")
+    fields = known().fields
+    unknown = [printable(name) for name in given if name not in fields]
     if unknown:
         raise invalid_fields(
-            {
-                "name": "".join(c for c in name if c.isprintable())[:100] or "(no name)",
-                "reason": "Is not a field here.",
-            }
-            for name in unknown[:20]
+            {"name": name, "reason": "Is not a field here."} for name in unknown[:20]
         )
+    return given
 
 
-def _key(post_id: int) -> int:
-    if post_id > MAX_ID:
-        raise _no("post")
-    return post_id
-
-
-def _person(person_id: int) -> int:
-    if person_id > MAX_PERSON:
-        raise _no("person")
-    return person_id
+def _id(row_id: int, what: str) -> int:
+    """An id out of an address; one beyond its column can be nobody's."""
+    if row_id > (serializers.MAX_PERSON if what == "person" else MAX_ID):
+        raise _no(what)
+    return row_id
 
 
 def _comment(one, author: Profile) -> dict[str, Any]:
@@ -703,32 +675,3 @@ def _comment(one, author: Profile) -> dict[str, Any]:
         author.handle,
         author.display_name,
     )
-
-
-def _private(request, data: Any) -> HttpResponse:
-    return caching.respond_private(request, dumps(data))
-
-
-def _position(params: dict[str, Any], kind: str) -> timeline.Position | None:
-    if "cursor" not in params:
-        return None
-    at, last_id = decode_cursor(params["cursor"], (datetime, int), kind=kind)
-    return at, last_id
-
-
-def _place(params: dict[str, Any], kind: str) -> int | None:
-    if "cursor" not in params:
-        return None
-    return decode_cursor(params["cursor"], (int,), kind=kind)[0]
-
-
-def _page(page: timeline.Page, kind: str) -> dict[str, Any]:
-    after = None if page.after is None else encode_cursor(*page.after, kind=kind)
-    return {"next_cursor": after, "results": page.posts}
-
-
-def _rows(rows: list[dict[str, Any]], last: int | None, kind: str) -> dict[str, Any]:
-    return {
-        "next_cursor": None if last is None else encode_cursor(last, kind=kind),
-        "results": rows,
-    }

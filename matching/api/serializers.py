@@ -7,8 +7,7 @@ times, and refuses names that are no fields. Answers are rendered from plain dat
 
 import json
 import math
-import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from datetime import date, datetime
 from typing import Any
 
@@ -17,28 +16,23 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 
-from config.pagination import MAX_LENGTH as CURSOR_LENGTH
-from config.params import QuerySerializer
+from config.fields import MAX_ID, printable
+from config.params import CursorField, LimitField, PageQuery, QuerySerializer, object_of
 from config.problems import Problem, flatten, invalid_fields
 from config.rendering import OrjsonParser, read_body
 from matching import fields
 from matching.kinds import Kind, Pair
 from matching.models import Item, Match, MatchJob, Notification
 
-LIMIT = 20  # rows of a page where none is asked for
-MAX_LIMIT = 100
-MAX_ID = 2**63 - 1
+ERRORS = 100  # in one answer
 IDS_AT_ONCE = 200
 Q_LENGTH = 300
-SHOWN_LENGTH = 100  # of a name that is no field
 MAX_RADIUS_M = 500_000
 # The settings name these for the OpenAPI document.
 KINDS = Kind.values
 ITEM_STATUSES = Item.Status.values
 MATCH_STATES = Match.State.values
 JOB_STATES = MatchJob.State.values
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class LenientParser(OrjsonParser):
@@ -65,32 +59,26 @@ def item_fields(data: Any, known: Container[str]) -> dict[str, Any]:
 
     Raises a 400 Problem that names each field that is not `known`, or no day or time.
     """
-    if not isinstance(data, Mapping):
-        raise invalid_fields([{"name": "body", "reason": "Must be a JSON object."}])
     read, errors = {}, []
-    for name, value in data.items():
+    for name, value in object_of(data).items():
         if name not in known:
-            errors.append({"name": _shown(name), "reason": "Is not a field here."})
+            errors.append({"name": printable(name), "reason": "Is not a field here."})
             continue
         try:
             read[name] = _READERS[name](value) if name in _READERS else value
         except ValueError as error:
             errors.append({"name": name, "reason": str(error)})
     if errors:
-        raise invalid_fields(errors[:MAX_LIMIT])
+        raise invalid_fields(errors[:ERRORS])
     return read
 
 
 def refused(error: fields.InvalidItem, inside: str = "") -> Problem:
     """A 400 that names what `matching.fields` refused; `inside` is where the fields stand."""
     return invalid_fields(
-        {"name": f"{inside}{_shown(name)}", "reason": reason}
+        {"name": f"{inside}{printable(name)}", "reason": reason}
         for name, reason in error.errors.items()
     )
-
-
-def _shown(name: str) -> str:
-    return _UNPRINTABLE.sub("", name)[:SHOWN_LENGTH] or "(no name)"
 
 
 def _day(value: Any) -> date | None:
@@ -278,29 +266,18 @@ class ReadBody(BodySerializer):
         return attrs
 
 
-class NoQuery(QuerySerializer):
-    """For endpoints without parameters."""
+class _FilteredPageQuery(PageQuery):
+    cursor = CursorField("`next_cursor` of the page before, with the same filters.")
 
 
-class _PageQuery(QuerySerializer):
-    limit = serializers.IntegerField(
-        min_value=1, max_value=MAX_LIMIT, default=LIMIT, help_text="Rows on a page."
-    )
-    cursor = serializers.CharField(
-        required=False,
-        max_length=CURSOR_LENGTH,
-        help_text="`next_cursor` of the page before, with the same filters.",
-    )
-
-
-class OwnItemsQuery(_PageQuery):
+class OwnItemsQuery(_FilteredPageQuery):
     """Parameters of GET items."""
 
     status = KindField(ITEM_STATUSES, required=False, help_text="Only items in this state.")
     kind = KindField(Kind.values, required=False, help_text="Only items of this side.")
 
 
-class MatchesQuery(_PageQuery):
+class MatchesQuery(_FilteredPageQuery):
     """Parameters of GET items/{item_id}/matches."""
 
     state = KindField(
@@ -310,18 +287,16 @@ class MatchesQuery(_PageQuery):
     )
 
 
-class NotificationsQuery(_PageQuery):
+class NotificationsQuery(_FilteredPageQuery):
     """Parameters of GET me/notifications."""
 
     unread = KindField(["yes", "no"], default="no", help_text="`yes`: only those not read yet.")
 
 
-class SearchQuery(_PageQuery):
+class SearchQuery(_FilteredPageQuery):
     """Parameters of GET items/search."""
 
-    limit = serializers.IntegerField(
-        min_value=1, max_value=50, default=LIMIT, help_text="Rows on a page."
-    )
+    limit = LimitField(most=50, help_text="Rows on a page.")
     q = serializers.CharField(
         required=False, allow_blank=True, max_length=Q_LENGTH, help_text="Words, or a sentence."
     )
@@ -376,14 +351,10 @@ class RecentQuery(QuerySerializer):
     """Parameters of GET items/recent."""
 
     kind = KindField(Kind.values, required=False, help_text="Only items of this side.")
-    limit = serializers.IntegerField(
-        min_value=1, max_value=MAX_LIMIT, default=50, help_text="How many at most."
-    )
+    limit = LimitField(default=50)
 
 
-class OwnItemSerializer(serializers.Serializer):
-    """An item as its owner sees it."""
-
+class _ItemBase(serializers.Serializer):
     id = serializers.IntegerField()
     kind = serializers.ChoiceField(choices=Kind.values)
     status = serializers.ChoiceField(choices=ITEM_STATUSES)
@@ -393,6 +364,11 @@ class OwnItemSerializer(serializers.Serializer):
     attributes = AttributesField()
     country = serializers.CharField(allow_blank=True)
     city = serializers.CharField(allow_blank=True)
+
+
+class OwnItemSerializer(_ItemBase):
+    """An item as its owner sees it."""
+
     latitude = serializers.FloatField(allow_null=True)
     longitude = serializers.FloatField(allow_null=True)
     geohash = serializers.CharField(allow_null=True, help_text="Of 9 characters, about 5 m.")
@@ -411,18 +387,9 @@ class WrittenItemSerializer(OwnItemSerializer):
     )
 
 
-class PublicItemSerializer(serializers.Serializer):
+class PublicItemSerializer(_ItemBase):
     """An item as others see it: no owner, and no finer place than `cell`."""
 
-    id = serializers.IntegerField()
-    kind = serializers.ChoiceField(choices=Kind.values)
-    status = serializers.ChoiceField(choices=ITEM_STATUSES)
-    category = serializers.CharField(allow_blank=True)
-    title = serializers.CharField()
-    description = serializers.CharField(allow_blank=True)
-    attributes = AttributesField()
-    country = serializers.CharField(allow_blank=True)
-    city = serializers.CharField(allow_blank=True)
     cell = serializers.CharField(allow_null=True, help_text="Geohash of 6 characters, about 1 km.")
     happened_on = serializers.DateField(allow_null=True)
     created_at = serializers.DateTimeField()
@@ -509,9 +476,7 @@ class JobResultSerializer(JobSerializer):
     routes = serializers.DictField(
         child=serializers.IntegerField(), help_text="Candidates by the route that found them."
     )
-    results = HitSerializer(
-        many=True, help_text="Best first: of an item 20 at most, of a description MATCHING_RESULTS."
-    )
+    results = HitSerializer(many=True, help_text="Best first, MATCHING_RESULTS (20) at most.")
 
 
 class SearchHitSerializer(serializers.Serializer):

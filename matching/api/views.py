@@ -1,6 +1,5 @@
 """Matching over HTTP. What is one person's is never cached here but for its badges."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,41 +11,36 @@ from django.conf import settings
 from django.db import transaction
 from django.http import HttpResponse
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config import caching, problems
+from config.fields import MAX_ID
 from config.idempotency import idempotent
 from config.logs import first_line
 from config.metrics import ITEM_SEARCH_LATENCY
-from config.openapi import IDEMPOTENCY_KEY
-from config.pagination import decode_cursor, encode_cursor
+from config.openapi import IDEMPOTENCY_KEY, in_path
+from config.pagination import next_cursor, page_of, position
+from config.params import NoQuery
 from config.problems import Problem, invalid, invalid_fields
-from config.rendering import dumps
-from config.tokens import HasScope
+from config.rendering import digest, dumps, respond_private, respond_written
+from config.tokens import HasScope, has_scope
 from matching import actions, badges, engine, fields, queries, queue, readmodels
 from matching.api import examples, serializers
 from matching.kinds import Kind
 from matching.models import Item, MatchJob
 
 POLL_SECONDS = 1  # until a client may ask for its task again
-RESULTS = 20  # of a job
 ERROR_LENGTH = 300  # characters
 SEARCH_TTL = 5
 RECENT_TTL = 60
 CLIENT_SECONDS = 5  # how long clients and proxies may keep what everybody may read
 RECENT = ("mv_recent_items",)
 
-_ITEM_ID = OpenApiParameter(
-    "item_id", int, OpenApiParameter.PATH, description="The id of an item of yours."
-)
-_MATCH_ID = OpenApiParameter(
-    "match_id", int, OpenApiParameter.PATH, description="The id of a match of an item of yours."
-)
-_TASK_ID = OpenApiParameter(
-    "task_id", UUID, OpenApiParameter.PATH, description="The task_id that POST match gave."
-)
+_ITEM_ID = in_path("item_id", "The id of an item of yours.")
+_MATCH_ID = in_path("match_id", "The id of a match of an item of yours.")
+_TASK_ID = in_path("task_id", "The task_id that POST match gave.", UUID)
 
 
 class OwnerView(APIView):
@@ -79,9 +73,9 @@ class ItemsView(OwnerView):
             status=status,
             kind=kind,
             limit=params["limit"],
-            after=_position(params, datetime, cursor),
+            after=position(params, datetime, int, kind=cursor),
         )
-        return _private(request, _page(page, cursor))
+        return respond_private(request, page_of(page.rows, page.after, kind=cursor))
 
     @extend_schema(
         operation_id="items_create",
@@ -103,7 +97,7 @@ class ItemsView(OwnerView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with idempotent(request, "items") as once:
             if once.replay:
                 return once.replay
@@ -127,8 +121,8 @@ class ItemView(OwnerView):
         examples=[OpenApiExample("An item", examples.OWN_ITEM, response_only=True)],
     )
     def get(self, request, item_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
-        return _private(request, _own_item(request, item_id))
+        NoQuery.parse(request)
+        return respond_private(request, _own_item(request, item_id))
 
     @extend_schema(
         operation_id="items_edit",
@@ -148,13 +142,13 @@ class ItemView(OwnerView):
         ],
     )
     def patch(self, request, item_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         changes = serializers.item_fields(request.data, serializers.ItemChanges().fields)
         if not changes:
             raise invalid(body="Names nothing to change.")
         with transaction.atomic(), _refusals():
             item = actions.edit_item(item_id=_key(item_id), owner=request.user, **changes)
-            return _private(request, _written(request, item))
+            return respond_private(request, _written(request, item))
 
     @extend_schema(
         operation_id="items_delete",
@@ -168,7 +162,7 @@ class ItemView(OwnerView):
         },
     )
     def delete(self, request, item_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with _refusals():
             actions.delete_item(item_id=_key(item_id), owner=request.user)
         return HttpResponse(status=204)
@@ -197,9 +191,9 @@ class ItemMatchesView(OwnerView):
             kind=item["kind"],
             states=queries.LISTED_STATES if state == "listed" else [state],
             limit=params["limit"],
-            after=_position(params, Decimal, cursor),
+            after=position(params, Decimal, int, kind=cursor),
         )
-        return _private(request, _page(page, cursor))
+        return respond_private(request, page_of(page.rows, page.after, kind=cursor))
 
 
 class _VerdictView(OwnerView):
@@ -208,10 +202,12 @@ class _VerdictView(OwnerView):
     act: Callable[..., Any]
 
     def answer(self, request, match_id: int) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with transaction.atomic(), _refusals():
             type(self).act(match_id=_key(match_id), user=request.user)
-            return _private(request, queries.own_match(match_id=match_id, owner_id=request.user.pk))
+            return respond_private(
+                request, queries.own_match(match_id=match_id, owner_id=request.user.pk)
+            )
 
 
 class ConfirmView(_VerdictView):
@@ -281,7 +277,7 @@ class MatchView(OwnerView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         with idempotent(request, "match") as once:
             if once.replay:
                 return once.replay
@@ -319,13 +315,13 @@ class MatchJobView(OwnerView):
         ],
     )
     def get(self, request, task_id: UUID) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         job = _own_job(request, task_id)
         if job["is_expired"]:
             raise Problem(410, detail="The results of this task have expired; submit it again.")
         if job["state"] in (MatchJob.State.QUEUED, MatchJob.State.RUNNING):
             return _waiting(job)
-        return _private(request, _result(job))
+        return respond_private(request, _result(job))
 
 
 class BadgesView(OwnerView):
@@ -339,9 +335,9 @@ class BadgesView(OwnerView):
         examples=[OpenApiExample("Counts", examples.BADGES, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         counts, cached = badges.badges(request.user.pk)
-        return _private(request, counts, "hit" if cached else "miss")
+        return respond_private(request, counts, "hit" if cached else "miss")
 
 
 class NotificationsView(OwnerView):
@@ -366,9 +362,9 @@ class NotificationsView(OwnerView):
             user_id=request.user.pk,
             unread=params["unread"] == "yes",
             limit=params["limit"],
-            after=_position(params, datetime, cursor),
+            after=position(params, datetime, int, kind=cursor),
         )
-        return _private(request, _page(page, cursor))
+        return respond_private(request, page_of(page.rows, page.after, kind=cursor))
 
 
 class ReadNotificationsView(OwnerView):
@@ -390,9 +386,11 @@ class ReadNotificationsView(OwnerView):
         ],
     )
     def post(self, request) -> HttpResponse:
-        serializers.NoQuery.parse(request)
+        NoQuery.parse(request)
         asked = serializers.ReadBody.parse(request)
-        return _private(request, {"read": actions.read_notifications(user=request.user, **asked)})
+        return respond_private(
+            request, {"read": actions.read_notifications(user=request.user, **asked)}
+        )
 
 
 class SearchView(APIView):
@@ -413,17 +411,17 @@ class SearchView(APIView):
     )
     def get(self, request) -> HttpResponse:
         params = serializers.SearchQuery.parse(request)
-        is_member = request.auth is not None and "items" in request.auth.scopes
+        is_member = has_scope(request, "items")
         kinds = _kinds(params, Kind.values if is_member else settings.MATCHING_PUBLIC_KINDS)
         asked = {name: str(params[name]) for name in sorted(params.keys() - {"cursor", "limit"})}
-        cursor = f"search:{_hash([kinds, asked])}"
-        after = _position(params, Decimal, cursor)
+        cursor = f"search:{digest([kinds, asked])}"
+        after = position(params, Decimal, int, kind=cursor)
 
         def build() -> bytes:
             with ITEM_SEARCH_LATENCY.labels("items_search").time():
                 return dumps(_search(params, kinds, after, cursor))
 
-        key = f"items-{cursor}:{params['limit']}:{_hash(params.get('cursor', ''))}"
+        key = f"items-{cursor}:{params['limit']}:{digest(params.get('cursor', ''))}"
         found = caching.cached(key, name="items_search", ttl=SEARCH_TTL, models=(), build=build)
         return caching.respond(request, found, SEARCH_TTL, for_all=not is_member)
 
@@ -477,9 +475,8 @@ def _refusals(inside: str = "") -> Iterator[None]:
         raise _later(503, error) from error
 
 
-def _later(status: int, error: queue.QuotaExceeded | queue.QueueFull) -> Problem:
-    seconds = max(1, round(error.retry_after))
-    return Problem(status, detail=str(error), headers={"Retry-After": str(seconds)})
+def _later(status: int, error: queue.Refused) -> Problem:
+    return Problem(status, detail=str(error), headers={"Retry-After": str(error.retry_after)})
 
 
 def _no_such_item() -> Problem:
@@ -488,7 +485,7 @@ def _no_such_item() -> Problem:
 
 def _key(row_id: int) -> int:
     """An id out of an address; one beyond bigint can be nobody's."""
-    if row_id > serializers.MAX_ID:
+    if row_id > MAX_ID:
         raise Problem(404, detail="Nothing of yours has this id.")
     return row_id
 
@@ -538,14 +535,8 @@ def _written(request, item: Item) -> dict[str, Any]:
 
 
 def _created(request, item: Item) -> Response:
-    return Response(
-        _written(request, item),
-        status=201,
-        headers={
-            "Location": reverse("matching-item", args=[item.pk]),
-            "Cache-Control": "no-store",
-        },
-    )
+    at = reverse("matching-item", args=[item.pk])
+    return respond_written(_written(request, item), status=201, location=at)
 
 
 def _job(job: dict[str, Any]) -> dict[str, Any]:
@@ -576,7 +567,7 @@ def _result(job: dict[str, Any]) -> dict[str, Any]:
 def _hits_of_item(item_id: int) -> list[dict[str, Any]]:
     """The matches of the item as they stand now."""
     kind = Item.objects.values_list("kind", flat=True).get(pk=item_id)
-    page = queries.item_matches(item_id=item_id, kind=kind, limit=RESULTS)
+    page = queries.item_matches(item_id=item_id, kind=kind, limit=settings.MATCHING_RESULTS)
     return [
         {"match": match["id"]} | {name: match[name] for name in ("score", "components", "item")}
         for match in page.rows
@@ -630,7 +621,7 @@ def _search(
     )
     items = queries.public_items([hit.item_id for hit in page.hits], status=params["status"])
     return {
-        "next_cursor": _next(page.after, cursor),
+        "next_cursor": next_cursor(page.after, kind=cursor),
         "degraded": page.degraded,
         "results": [
             {
@@ -655,31 +646,3 @@ def _waiting(job: dict[str, Any]) -> Response:
             "Cache-Control": "no-store",
         },
     )
-
-
-def _private(request, data: Any, state: str = "") -> HttpResponse:
-    return caching.respond_private(request, dumps(data), state)
-
-
-def _position(params: dict[str, Any], key: type, kind: str) -> tuple[Any, int] | None:
-    """Where the cursor points, if there is one. Raises a 400 Problem that names `cursor`."""
-    if "cursor" not in params:
-        return None
-    return tuple(decode_cursor(params["cursor"], (key, int), kind=kind))
-
-
-def _page(page: queries.Page, cursor: str) -> dict[str, Any]:
-    return {"next_cursor": _next(page.after, cursor), "results": page.rows}
-
-
-def _next(position: tuple[Any, int] | None, cursor: str) -> str | None:
-    if position is None:
-        return None
-    key, row_id = position
-    # repr gives back every bit of a float; a cursor carries it as a Decimal.
-    key = Decimal(repr(key)) if isinstance(key, float) else key
-    return encode_cursor(key, row_id, kind=cursor)
-
-
-def _hash(value: Any) -> str:
-    return hashlib.blake2b(dumps(value), digest_size=10).hexdigest()

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.pagination import PAGE_DEPTH_CAP, check_depth, decode_cursor, encode_cursor
+from config.pagination import (
+    PAGE_DEPTH_CAP,
+    check_depth,
+    decode_cursor,
+    encode_cursor,
+    next_cursor,
+    page_of,
+    position,
+)
 from config.problems import Problem
 
 TYPES = (str, int, bool, Decimal, datetime, Decimal | None)
@@ -82,6 +90,27 @@ def test_forged_cursors(cursor, types):
 def test_a_long_name_fits():
     name = "κ" * 300
     assert decode_cursor(encode_cursor(name, kind="name"), (str,), kind="name") == [name]
+
+
+@given(st.just(0.0) | st.floats(min_value=1e-30, max_value=1e30))  # what a cursor may carry
+def test_a_float_comes_back_to_the_bit(value):
+    [read] = decode_cursor(encode_cursor(value), (Decimal,))
+    assert float(read) == value
+
+
+@pytest.mark.parametrize(("after", "types"), [(7, (int,)), (("a", 7), (str, int))])
+def test_a_page_leads_to_the_next(after, types):
+    page = page_of([{"id": 7}], after, kind="k")
+    assert page["results"] == [{"id": 7}]
+    assert position({"cursor": page["next_cursor"]}, *types, kind="k") == after
+    assert position({"limit": 20}, *types, kind="k") is None
+    with pytest.raises(Problem):
+        position({"cursor": page["next_cursor"]}, *types, kind="other")
+
+
+def test_the_last_page_leads_nowhere():
+    assert page_of([], None, kind="k") == {"next_cursor": None, "results": []}
+    assert next_cursor(0, kind="k") is not None  # 0 is a place like any other
 
 
 def test_depth_cap():

@@ -277,6 +277,15 @@ def test_what_is_not_there(ann, method, path, status):
     assert ann.send(path, method=method).status_code == status
 
 
+def test_a_comment_beyond_every_id_is_missing_as_a_comment(ann):
+    for comment in (999_999, 2**63):
+        answer = ann.send(f"comments/{comment}", method="DELETE")
+        assert (answer.status_code, answer.json()["detail"]) == (
+            404,
+            "There is no such comment for you.",
+        )
+
+
 def test_nobody_follows_mutes_or_blocks_themselves(ann):
     for how in ("follow", "mute", "block"):
         answer = ann.send(f"people/{ann.user.pk}/{how}", method="PUT")

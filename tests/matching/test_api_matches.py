@@ -60,6 +60,20 @@ def test_a_task_waits_and_then_has_results(ann, pair, work):
     assert ann.get(response["Location"], HTTP_IF_NONE_MATCH=done["ETag"]).status_code == 304
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_task_shows_as_many_results_as_a_job_stores(ann, bob, post, work, settings, most):
+    mine = post(ann, "lost", "Black iPhone 12", category="phones", **PLACE)
+    for colour in ("red", "blue", "green"):
+        post(bob, "found", f"Black iPhone 12, {colour} case", category="phones", **PLACE)
+    work()  # each of the three has found it: the matches are there, however many are shown
+    assert Match.objects.count() == 3
+    settings.MATCHING_RESULTS = most
+    task = ann.send("match", {"item": mine.pk}).json()
+    work()
+    shown = ann.read(f"jobs/match/status/{task['task_id']}").json()["results"]
+    assert len(shown) == most
+
+
 def test_a_description_is_matched_without_being_posted(ann, pair, work):
     _, found = pair
     work()
