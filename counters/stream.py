@@ -29,6 +29,7 @@ from redis.exceptions import ResponseError
 from config import caching, partitions, tally
 from config.sqlfiles import queries
 from config.tally import Count
+from config.text import storable
 from counters import declared
 from counters.actions import Event, apply_events
 from counters.models import DeadLetter
@@ -46,6 +47,7 @@ SOCKET_SECONDS = 5
 PAST = timedelta(days=1)  # how late an event may come; the days kept must cover twice of it
 MAX_TARGET = 2**63 - 1
 PAYLOAD_LENGTH = 100_000  # of a dead letter
+REASON_LENGTH = 1_000
 RETRY_SECONDS = 5  # of a request of staff
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
@@ -196,9 +198,9 @@ def _count_carefully(entries: list[Entry]) -> int:
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, staff read it there
-            text = (entry.payload or b"").decode("utf-8", "replace").replace("\0", "\ufffd")
+            text = (entry.payload or b"").decode("utf-8", "replace")
             with transaction.atomic():
-                _bury([(entry, text, f"{type(error).__name__}: {error}"[:1_000])])
+                _bury([(entry, text, f"{type(error).__name__}: {error}")])
                 tally.add("counter_consumer_errors_total", 1)
     return counted
 
@@ -294,7 +296,7 @@ def _read(entry: Entry, events: list[Event]) -> list[tuple[str, str]]:
     """Adds what an entry says to `events`; returns what it says wrong: (payload, reason)."""
     if entry.payload is None:
         return [("", "The entry has no field `events`, or was deleted.")]
-    text = entry.payload.decode("utf-8", "replace").replace("\0", "\ufffd")
+    text = entry.payload.decode("utf-8", "replace")
     if entry.deliveries > MAX_DELIVERIES:
         return [(text, f"Delivered {entry.deliveries} times, and never settled.")]
     try:
@@ -340,8 +342,8 @@ def _bury(dead: list[tuple[Entry, str, str]]) -> None:
             queries("counters")["bury"],
             {
                 "entries": [entry.id for entry, _, _ in dead],
-                "payloads": [payload[:PAYLOAD_LENGTH] for _, payload, _ in dead],
-                "reasons": [reason for *_, reason in dead],
+                "payloads": [storable(payload, PAYLOAD_LENGTH) for _, payload, _ in dead],
+                "reasons": [storable(reason, REASON_LENGTH) for *_, reason in dead],
                 "attempts": [entry.deliveries for entry, _, _ in dead],
             },
         )
