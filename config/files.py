@@ -371,11 +371,6 @@ def ahead(chunks: Iterator[T]) -> Iterator[Iterator[T]]:
         thread.join()
 
 
-def storable(text: str) -> str:
-    """`text` without what PostgreSQL cannot store: NUL bytes and halves of surrogate pairs."""
-    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
-
-
 class _Lines(NamedTuple):
     """Whole lines without their ends, the number of the first, and which are unreadable."""
 
