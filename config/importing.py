@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-import psycopg
 from django.db import IntegrityError, OperationalError, connection, transaction
+from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from config.files import Rejection, Source, SourceError
 
@@ -108,7 +108,7 @@ def transact(
                 return record()
         except (OperationalError, IntegrityError) as error:
             cause = error.__cause__
-            again = isinstance(cause, psycopg.errors.TransactionRollback) or passes(cause)
+            again = isinstance(cause, DeadlockDetected | SerializationFailure) or passes(cause)
             if not again or attempt == ATTEMPTS or connection.in_atomic_block:
                 raise
             time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 -- jitter

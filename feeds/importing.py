@@ -195,7 +195,8 @@ class _Chunk:
         self.rows: list[tuple] = []
         self.rejected: list[Refused] = []
         self.position = self._skipped = self._characters = 0
-        self._lines: list[tuple[int, str]] = []
+        self._lines: list[int] = []
+        self._raw: list[str] = []
         self._fields = fields[-2:]
 
     def add(self, line: int, raw: str, row: tuple | Rejection | None) -> None:
@@ -206,7 +207,8 @@ class _Chunk:
             self.rejected.append(Refused(line, *row, raw[:_RAW]))
         else:
             self.rows.append(row)
-            self._lines.append((line, raw[:_RAW]))
+            self._lines.append(line)
+            self._raw.append(raw[:_RAW])
 
     @property
     def full(self) -> bool:
@@ -217,8 +219,8 @@ class _Chunk:
         """Refuse the lines of names whose handles are somebody else's."""
         if not taken:
             return
-        found, self.rows = zip(self._lines, self.rows, strict=True), []
-        for (line, raw), row in found:
+        found, self.rows = zip(self._lines, self._raw, self.rows, strict=True), []
+        for line, raw, row in found:
             for name, person in zip(self._fields, row[-2:], strict=True):
                 if person in taken:
                     self.rejected.append(Refused(line, "handle_taken", name, person, raw))

@@ -18,7 +18,7 @@ def shown(spawn, *command: str, terminal: bool) -> str:
         assert process.returncode == 0, errors
         return errors
     ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (24, 120))
+    termios.tcsetwinsize(theirs, (24, 200))
     process = spawn(command, stderr=theirs)
     os.close(theirs)
     process.communicate(timeout=60)
