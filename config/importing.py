@@ -70,22 +70,23 @@ class Chunk(Protocol):
 def chunks(source: Source, check: Callable[[Sequence], Any], new: Callable[[], C]) -> Iterator[C]:
     """The rows of a source in chunks, each `check`ed unless it could not be read already.
 
-    What was read before the source broke off comes before the SourceError. The last chunk may hold
-    nothing.
+    What was read before the source broke off comes before the SourceError.
     """
-    chunk, broken = new(), None
+    chunk, is_empty, broken = new(), True, None
     try:
         for block in source.blocks():
             for line, raw, values in block:
                 chunk.add(line, raw, values if isinstance(values, Rejection) else check(values))
+                is_empty = False
                 if chunk.full:
                     chunk.position = source.position
                     yield chunk
-                    chunk = new()
+                    chunk, is_empty = new(), True
     except SourceError as error:
         broken = error
-    chunk.position = source.position
-    yield chunk
+    if not is_empty:
+        chunk.position = source.position
+        yield chunk
     if broken:
         raise broken
 
