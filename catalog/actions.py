@@ -9,13 +9,12 @@ straight in by COPY, until a row turns out to stand already.
 import contextlib
 import logging
 import os
-import random
 import reprlib
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
@@ -26,11 +25,13 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from catalog.models import IngestReject, IngestRun
-from catalog.readers import FieldMap, Source, SourceError
+from catalog.readers import FieldMap, Source
 from catalog.rows import Row, Seen, Validator
-from config import leases, partitions, tally
-from config.files import Refused, Rejection, RejectsFile, ahead, default_rejects_path, storable
+from config import importing, leases, partitions, tally
+from config.files import Refused, Rejection, RejectsFile, ahead, default_rejects_path
+from config.importing import Counts, Progress, chunks, transact
 from config.sqlfiles import queries
+from config.text import storable
 
 logger = logging.getLogger("spyglass.catalog")
 T = TypeVar("T")
@@ -41,7 +42,7 @@ CHUNK_CHARACTERS = 8_000_000
 KEPT_REJECTS = 1_000  # of each run, and as many conflicts: for the admin; the file has them all
 KEPT_RAW = 1_000
 _FILE_RAW = 10_000
-_ATTEMPTS = 5
+ERROR_LENGTH = 10_000
 _PRESUMED_DEAD = timedelta(days=1)
 
 
@@ -59,48 +60,10 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Rows by outcome: `rows_read` is the sum of the other four. `reasons`: {reason: rows}."""
+class Report(importing.Report):
+    """What an ingest did. `run_id` is None after a dry run."""
 
-    rows_read: int = 0
-    accepted: int = 0
-    duplicate: int = 0
-    conflicts: int = 0
-    rejected: int = 0
-    reasons: Counter = field(default_factory=Counter)
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.rows_read + other.rows_read,
-            self.accepted + other.accepted,
-            self.duplicate + other.duplicate,
-            self.conflicts + other.conflicts,
-            self.rejected + other.rejected,
-            self.reasons + other.reasons,
-        )
-
-    def columns(self) -> dict:
-        """The counters as columns of IngestRun."""
-        return vars(self) | {"reasons": dict(self.reasons.most_common())}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an ingest did. `run_id` is None after a dry run, whose `counts.accepted` are the valid
-    rows; `rejects_path` is "" where nothing was refused."""
-
-    source: str
-    counts: Counts
-    seconds: float
-    rejects_path: str
     run_id: int | None
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.counts.rows_read / self.seconds if self.seconds else 0.0
-
-
-Progress = Callable[[int, int | None, Counts], None]
 
 
 def record_snapshots(
@@ -155,10 +118,9 @@ def ingest_file(
 
     Killed anywhere, it has committed whole chunks together with their counters; ingesting the
     file again finds those rows as duplicates and adds the rest. `rejects_path`: a CSV file, made
-    where a row is refused (default: `<name>.rejects.csv` here). `progress(bytes read, bytes in
-    all or None, counts)` is called after each chunk. Raises SourceError where the file cannot be
-    opened (nothing was written) or breaks off (the rows before that are in), RejectsError where
-    the rejects file stops taking rows (the same).
+    where a row is refused (default: `<name>.rejects.csv` here). `progress` is called after each
+    chunk. Raises SourceError where the file cannot be opened (nothing was written) or breaks off
+    (the rows before that are in), RejectsError where the rejects file stops taking rows (the same).
     """
     started = time.monotonic()
     with Source(path, file_format=file_format, field_map=field_map) as source:
@@ -166,8 +128,10 @@ def ingest_file(
         run = None if dry_run else _start_run(source.name, user_label)
         counts = Counts()
         recorded = _Recorded(accepted=0, refused={})
-        with _ending(run, source), rejects, ahead(_chunks(source)) as chunks:
-            for chunk in chunks:
+        validator, escaped = Validator(), Seen(_escaped)
+        checked = chunks(source, validator.check, lambda: _Chunk(escaped))
+        with _ending(run, source), rejects, ahead(checked) as ready:
+            for chunk in ready:
                 if run:
                     recorded = _commit(chunk, run, counts, straight=not recorded.refused)
                 else:
@@ -273,28 +237,6 @@ def _shown_json(value) -> str:
         return reprlib.repr(value)[:KEPT_RAW]
 
 
-def _chunks(source: Source) -> Iterator[_Chunk]:
-    """The source, checked, in chunks; what was read before it broke off comes before the error."""
-    validator, escaped, broken = Validator(), Seen(_escaped), None
-    chunk = _Chunk(escaped)
-    try:
-        for block in source.blocks():
-            for line, raw, values in block:
-                rejected = isinstance(values, Rejection)
-                chunk.add(line, raw, values if rejected else validator.check(values))
-            if chunk.full:
-                chunk.position = source.position
-                yield chunk
-                chunk = _Chunk(escaped)
-    except SourceError as error:
-        broken = error
-    chunk.position = source.position
-    if chunk.lines or chunk.rejected:
-        yield chunk
-    if broken:
-        raise broken
-
-
 def _start_run(source: str, user_label: str) -> IngestRun:
     mark_dead_runs()
     return IngestRun.objects.create(
@@ -316,7 +258,7 @@ def _ending(run: IngestRun | None, source: Source) -> Iterator[None]:
         state = IngestRun.State.INTERRUPTED
         raise
     except BaseException as failure:
-        state, error = IngestRun.State.FAILED, f"{type(failure).__name__}: {failure}"[:10_000]
+        state, error = IngestRun.State.FAILED, f"{type(failure).__name__}: {failure}"
         raise
     finally:
         if run:
@@ -329,7 +271,7 @@ def _end_run(run: IngestRun, state: str, error: str, digest: str) -> None:
         IngestRun.objects.filter(pk=run.pk).update(
             state=state,
             finished_at=Now(),
-            error=storable(error),
+            error=storable(error, ERROR_LENGTH),
             source_hash=digest if finished else "",
         )
     except (OperationalError, psycopg.Error):
@@ -355,25 +297,13 @@ def _commit(chunk: _Chunk, run: IngestRun, before: Counts, *, straight: bool) ->
 
 
 def _transact(chunk: _Chunk, record: Callable[[], T]) -> T:
-    """`record()` in a transaction, the chunk's months being there; again where that passes."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        _ensure_partitions(chunk)
-        try:
-            with transaction.atomic():
-                return record()
-        except (OperationalError, IntegrityError) as error:
-            last = attempt == _ATTEMPTS or connection.in_atomic_block
-            if last or not _passes(error.__cause__):
-                raise
-            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 -- jitter
-    raise AssertionError("unreachable")
+    """`record()` in a transaction, the chunk's months being there."""
+    return transact(record, before=lambda: _ensure_partitions(chunk), passes=_is_dropped_month)
 
 
-def _passes(error: BaseException | None) -> bool:
-    """Whether it was a lost deadlock, or a month that retention dropped in the meantime."""
-    if isinstance(error, psycopg.errors.CheckViolation):
-        return not error.diag.constraint_name  # of no constraint: "no partition of relation …"
-    return isinstance(error, psycopg.errors.TransactionRollback)
+def _is_dropped_month(error: BaseException | None) -> bool:
+    """Whether it says "no partition of relation …": retention dropped a month in the meantime."""
+    return isinstance(error, psycopg.errors.CheckViolation) and not error.diag.constraint_name
 
 
 def _ensure_partitions(chunk: _Chunk) -> None:
@@ -492,7 +422,7 @@ def _account(
             reason=each.reason,
             field=storable(each.field),
             detail=storable(each.detail),
-            raw=storable(each.raw)[:KEPT_RAW],
+            raw=storable(each.raw, KEPT_RAW),
         )
         for each in refused
     )
@@ -500,7 +430,7 @@ def _account(
     IngestRun.objects.filter(pk=run_id).update(
         state=state,
         finished_at=None if state == IngestRun.State.RUNNING else Now(),
-        **(before + added).columns(),
+        **_columns(before + added),
     )
     by_outcome = {
         "accepted": added.accepted,
@@ -510,6 +440,13 @@ def _account(
     }
     for outcome, rows in by_outcome.items():
         tally.add("ingest_rows_total", rows, outcome=outcome)
+
+
+def _columns(counts: Counts) -> dict:
+    """The counters as columns of IngestRun, which skips no row."""
+    named = vars(counts) | {"reasons": dict(counts.reasons.most_common())}
+    del named["skipped"]
+    return named
 
 
 def _copy_line(row: Row, escaped: Mapping[str, str]) -> str:

@@ -16,10 +16,12 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from catalog.actions import Counts, ingest_file
+from catalog.actions import ERROR_LENGTH, ingest_file
 from catalog.models import IngestRun
 from catalog.readers import SourceError, parse_map
+from config.importing import Counts
 from config.runs import Run
+from config.text import storable
 
 SUFFIXES = (".csv", ".tsv", ".ndjson", ".jsonl")
 WAITING_AT_MOST = 100
@@ -154,7 +156,7 @@ def _note_failure(upload: Upload, started: datetime, error: SourceError) -> None
             state=IngestRun.State.FAILED,
             started_at=started,
             finished_at=timezone.now(),
-            error=str(error).replace(source, upload.name),
+            error=storable(str(error).replace(source, upload.name), ERROR_LENGTH),
             user_label=upload.user,
         )
 

@@ -35,6 +35,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_sa
 from django.utils import timezone
 
 from config import partitions
+from config.text import storable
 from config.throttles import address_of
 
 log = logging.getLogger("spyglass.audit")
@@ -118,10 +119,14 @@ def by_command(action: str, *, entity: str = "", entity_id: str = "", **detail: 
 
 def system_actor() -> str:
     """`user@host` of this process."""
-    name = "unknown"
-    with suppress(KeyError, OSError):  # an account without a name, as in containers
-        name = getpass.getuser()
-    return f"{name}@{socket.gethostname()}"
+    return f"{system_user() or 'unknown'}@{socket.gethostname()}"
+
+
+def system_user() -> str:
+    """The account of this process; "" where it has no name, as in containers."""
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return ""
 
 
 class AuditMiddleware:
@@ -243,10 +248,9 @@ def _short(value: Any) -> Any:
     return _clean(str(value))
 
 
-def _clean(text: Any) -> str:
-    """Text as PostgreSQL takes it, and short."""
-    text = str(text).replace("\0", "").encode("utf-8", "replace").decode()
-    return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
+def _clean(value: Any) -> str:
+    """As text that PostgreSQL takes, and short."""
+    return storable(str(value), VALUE_LENGTH)
 
 
 def _before_save(sender, instance, raw, **_options) -> None:

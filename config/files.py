@@ -9,6 +9,7 @@ domain's: see `Layout`.
 
 import contextlib
 import csv
+import gc
 import gzip
 import io
 import os
@@ -348,7 +349,7 @@ def ahead(chunks: Iterator[T]) -> Iterator[Iterator[T]]:
 
     def work() -> None:
         try:
-            for chunk in chunks:
+            while (chunk := _uncollected(chunks)) is not None:
                 put(chunk)
                 if stopped.is_set():
                     return
@@ -371,9 +372,19 @@ def ahead(chunks: Iterator[T]) -> Iterator[Iterator[T]]:
         thread.join()
 
 
-def storable(text: str) -> str:
-    """`text` without what PostgreSQL cannot store: NUL bytes and halves of surrogate pairs."""
-    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+def _uncollected(chunks: Iterator[T]) -> T | None:
+    """The next chunk, made without garbage collection; None at the end.
+
+    A chunk is thousands of small lists without cycles. Python would look for some at each 700 of
+    them, in the end among all objects of the process: that took as long as the reading.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return next(chunks, None)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Lines(NamedTuple):

@@ -27,6 +27,7 @@ from psycopg.pq import TransactionStatus
 from config import leases, logs, tally, telemetry
 from config.models import Heartbeat, JobRun, Lease
 from config.outages import insist
+from config.text import storable
 
 logger = logging.getLogger("spyglass.jobs")
 
@@ -290,8 +291,7 @@ def _store(record: JobRun, outcome: dict) -> bool:
 
 def _text(run: Run, error: BaseException) -> str:
     """The traceback, its last line a sentence about what went wrong."""
-    text = "".join(traceback.format_exception(error))[-ERROR_CHARACTERS:].replace("\x00", "\\x00")
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = storable("".join(traceback.format_exception(error))[-ERROR_CHARACTERS:])
     if run.timed_out and not isinstance(error, TimedOut):
         text += f"TimedOut: {_overdue(run)}\n"
     return text

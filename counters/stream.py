@@ -31,6 +31,7 @@ from config.fields import MAX_ID
 from config.outages import AWAY
 from config.sqlfiles import queries
 from config.tally import Count
+from config.text import storable
 from counters import declared
 from counters.actions import Event, apply_events
 from counters.models import DeadLetter
@@ -47,6 +48,7 @@ GONE_SECONDS = 600  # a consumer that has nothing and was silent so long is forg
 SOCKET_SECONDS = 5
 PAST = timedelta(days=1)  # how late an event may come; the days kept must cover twice of it
 PAYLOAD_LENGTH = 100_000  # of a dead letter
+REASON_LENGTH = 1_000
 RETRY_SECONDS = 5  # of a request of staff
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
@@ -197,9 +199,9 @@ def _count_carefully(entries: list[Entry]) -> int:
         except AWAY:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, staff read it there
-            text = (entry.payload or b"").decode("utf-8", "replace").replace("\0", "\ufffd")
+            text = (entry.payload or b"").decode("utf-8", "replace")
             with transaction.atomic():
-                _bury([(entry, text, f"{type(error).__name__}: {error}"[:1_000])])
+                _bury([(entry, text, f"{type(error).__name__}: {error}")])
                 tally.add("counter_consumer_errors_total", 1)
     return counted
 
@@ -295,7 +297,7 @@ def _read(entry: Entry, events: list[Event]) -> list[tuple[str, str]]:
     """Adds what an entry says to `events`; returns what it says wrong: (payload, reason)."""
     if entry.payload is None:
         return [("", "The entry has no field `events`, or was deleted.")]
-    text = entry.payload.decode("utf-8", "replace").replace("\0", "\ufffd")
+    text = entry.payload.decode("utf-8", "replace")
     if entry.deliveries > MAX_DELIVERIES:
         return [(text, f"Delivered {entry.deliveries} times, and never settled.")]
     try:
@@ -341,8 +343,8 @@ def _bury(dead: list[tuple[Entry, str, str]]) -> None:
             queries("counters")["bury"],
             {
                 "entries": [entry.id for entry, _, _ in dead],
-                "payloads": [payload[:PAYLOAD_LENGTH] for _, payload, _ in dead],
-                "reasons": [reason for *_, reason in dead],
+                "payloads": [storable(payload, PAYLOAD_LENGTH) for _, payload, _ in dead],
+                "reasons": [storable(reason, REASON_LENGTH) for *_, reason in dead],
                 "attempts": [entry.deliveries for entry, _, _ in dead],
             },
         )

@@ -22,6 +22,7 @@ from psycopg.errors import CheckViolation
 
 from config import caching, partitions, prepared, readmodels, tally
 from config.sqlfiles import Statements, queries
+from config.text import storable
 from discovery.models import Source
 from discovery.polls import (
     ERROR_LENGTH,
@@ -209,7 +210,7 @@ def record_failure(*, source: Source, at: datetime, error: str) -> None:
             "note_failure",
             source=source.pk,
             polled_at=at,
-            error=error[:ERROR_LENGTH],
+            error=storable(error, ERROR_LENGTH),
             today=local_day(at, zone_of(source.timezone)),
         )
         if counted:

@@ -28,6 +28,7 @@ from django.core import mail
 
 from config import outgoing
 from config.rendering import dumps
+from config.text import storable
 from discovery.models import Watch
 
 SIGNATURE = "Spyglass-Signature"
@@ -53,8 +54,8 @@ class SendFailed(Exception):
     `retry_after`: seconds that the receiver asks to wait, or None."""
 
     def __init__(self, reason: str, permanent: bool, retry_after: float | None = None):
-        super().__init__(reason)
-        self.reason = reason[:REASON_LENGTH]
+        self.reason = storable(reason, REASON_LENGTH)
+        super().__init__(self.reason)
         self.permanent = permanent
         self.retry_after = retry_after
 

@@ -45,7 +45,6 @@ MAX_ATTEMPTS = 5
 BACKOFF = tuple(timedelta(seconds=seconds) for seconds in (30, 120, 600, 3600))
 JITTER = 0.2  # up to so much more or less of a pause
 LOOKED_AT = 1_000  # rows that are due, to find a watch among
-ERROR_LENGTH = 500
 SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 _DIED = "The notifier ended while it sent this: it may have arrived."
@@ -256,7 +255,7 @@ def _give_back(claim: Claim, failed: SendFailed) -> None:
             permanent=failed.permanent,
             most=MAX_ATTEMPTS,
             pause=backoff(claim.attempts, failed.retry_after),
-            error=failed.reason.replace("\x00", "")[:ERROR_LENGTH],
+            error=failed.reason,
         )
         _tally(state["state"] if state["state"] == "dead" else "failed" for state in states)
     state = states[0]["state"] if states else "lost"

@@ -18,6 +18,7 @@ from django.utils import timezone
 from config import tally
 from config.sqlfiles import Statements, queries
 from config.tally import Count
+from config.text import storable
 
 _sql = Statements("feeds")
 
@@ -71,7 +72,7 @@ def deliver_next(*, rows: int = CHUNK_FOLLOWERS, go_on: Callable[[], bool] = lam
         logger.exception("the delivery of post %d, attempt %d", one.post_id, one.attempts)
         pause = timedelta(seconds=min(LONGEST_PAUSE_SECONDS, 2**one.attempts))
         with transaction.atomic():
-            text = f"{type(error).__name__}: {error}".replace("\0", "")[:ERROR_LENGTH]
+            text = storable(f"{type(error).__name__}: {error}", ERROR_LENGTH)
             _sql.count("fanout_failed", post=one.post_id, pause=pause, error=text)
             tally.add("feed_deliveries_failed_total", 1)
     return True

@@ -1,216 +1,292 @@
 """Graphs of follows, and what people did to each other, from files.
 
-Edges go in part by part, each in one transaction, by the names that the file has for people; a file
-that comes again, or an import that was killed, adds only what is missing.
+Lines go in chunk by chunk, each in one transaction, by the names that the file has for people; a
+file that comes again, or an import that was killed, adds only what is missing.
 """
 
-import csv
-import gzip
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-from pathlib import Path
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
-from django.db import connection, transaction
 
-from config.sqlfiles import Statements, queries
+from config import files, importing
+from config.files import (
+    FieldMap,
+    Layout,
+    Refused,
+    Rejection,
+    RejectsFile,
+    Source,
+    ahead,
+    default_rejects_path,
+)
+from config.importing import Counts, Progress, chunks, transact
+from config.sqlfiles import Statements
 from feeds.actions import HANDLE
 
 _sql = Statements("feeds")
 
-ROWS_AT_ONCE = 20_000
-ERRORS_SHOWN = 20
+EDGES = ("user_a", "user_b")
+ACTS = ("unix_ts", "kind", "actor", "target")
 KINDS = ("answer", "comment_on_answer", "comment_on_question")
 
+REASONS = files.REASONS | {
+    "handle_taken": "the handle that this name gives is somebody else's",
+    "kind_unknown": f"none of {', '.join(KINDS)}",
+    "name_invalid": "behind the prefix it makes no handle: 1 to 50 of a-z, 0-9, _ . and -",
+    "time_invalid": "no seconds since 1970, up to the year 2200",
+}
 
-class Refused(Exception):
-    """A file that cannot be imported at all."""
-
-
-@dataclass
-class Report:
-    """What an import did. `rejected` counts lines; `errors` says why, up to ERRORS_SHOWN."""
-
-    read: int = 0
-    people: int = 0
-    added: int = 0
-    rejected: int = 0
-    errors: list[str] = field(default_factory=list)
+CHUNK_ROWS = 20_000
+CHUNK_CHARACTERS = 8_000_000
+NAMES_REMEMBERED = 100_000
+_RAW = 10_000
 
 
-def import_follows(
-    path: Path,
-    *,
-    prefix: str,
-    columns: tuple[str, str],
-    mutual: bool,
-    progress: Callable[[Report], None] = lambda report: None,
-) -> Report:
-    """Make people follow each other, one line an edge. Raises Refused, OSError.
+@dataclass(frozen=True)
+class Report(importing.Report):
+    """What an import did. `accepted` lines are in, be it from before; `skipped` are those of
+    somebody and themselves. `people` and `added` (follows; likes and comments) are new."""
 
-    `mutual`: an edge goes both ways. `prefix`: what user names begin with here.
+    people: int
+    added: int
+
+
+class Lines(Protocol):
+    """What the lines of a file say. `prefix`: what user names begin with here."""
+
+    fields: tuple[str, ...]
+    prefix: str
+
+    def check(self, values: Sequence) -> tuple | Rejection | None:
+        """A row that ends with the names of two people; None for somebody and themselves."""
+
+    def write(self, rows: Sequence[tuple], ids: Mapping[str, int]) -> int:
+        """Put in rows, user ids by name given; how many things are new. Needs a transaction."""
+
+
+class Follows:
+    """`user_a` follows `user_b`, and where it is `mutual` the other way too."""
+
+    fields = EDGES
+
+    def __init__(self, prefix: str, *, mutual: bool):
+        self.prefix = prefix
+        self._mutual = mutual
+        self._names = _Names(prefix)
+
+    def check(self, values: Sequence) -> tuple | Rejection | None:
+        return self._names.two(EDGES, values)
+
+    def write(self, rows: Sequence[tuple], ids: Mapping[str, int]) -> int:
+        pairs = {(ids[one], ids[other]) for one, other in rows}
+        if self._mutual:
+            pairs |= {(other, one) for one, other in pairs}
+        followers, followees = map(list, zip(*sorted(pairs), strict=True))
+        return _sql.count("import_follows", followers=followers, followees=followees)
+
+
+class Interactions:
+    """Likes and comments, dated, on a post of whom they were meant for.
+
+    A comment (comment_on_answer, comment_on_question) is one here, an answer is a like. As a file
+    names no posts, everybody who was acted upon gets one a month.
     """
-    report = Report()
-    for lines in _parts(path, columns):
-        edges = []
-        for number, (one, other) in lines:
-            report.read += 1
-            if _reject(report, number, prefix, one, other):
-                continue
-            edges.append((one, other))
-            if mutual:
-                edges.append((other, one))
-        with transaction.atomic(durable=True):
-            ids = _people(prefix, {name for edge in edges for name in edge}, report)
-            edges = [edge for edge in edges if _known(report, ids, edge)]
-            pairs = sorted({(ids[one], ids[other]) for one, other in edges})
-            if pairs:
-                followers, followees = map(list, zip(*pairs, strict=True))
-                report.added += _sql.count(
-                    "import_follows", followers=followers, followees=followees
-                )
-        progress(report)
-    return report
+
+    fields = ACTS
+
+    def __init__(self, prefix: str):
+        self.prefix = prefix
+        self._names = _Names(prefix)
+
+    def check(self, values: Sequence) -> tuple | Rejection | None:
+        seconds, kind = _text(values[0]).strip(), _text(values[1]).strip()
+        try:
+            at = datetime.fromtimestamp(int(seconds), UTC)
+        except (ValueError, OverflowError, OSError):
+            at = None
+        if at is None or not 1970 <= at.year <= 2200:
+            return Rejection("time_invalid", "unix_ts", seconds[:40])
+        if kind not in KINDS:
+            return Rejection("kind_unknown", "kind", kind[:40])
+        names = self._names.two(ACTS[2:], values[2:])
+        return (at, kind != "answer", *names) if type(names) is tuple else names
+
+    def write(self, rows: Sequence[tuple], ids: Mapping[str, int]) -> int:
+        months = {(ids[target], at.strftime("%Y-%m")) for at, _, _, target in rows}
+        posts = _monthly_posts(months)
+        comments, likes = {}, {}
+        for at, is_comment, actor, target in rows:
+            post = posts[ids[target], at.strftime("%Y-%m")]
+            if is_comment:
+                comments.setdefault((post, ids[actor], at), at)
+            else:
+                likes.setdefault((post, ids[actor]), at)
+        return _put("import_likes", likes) + _put("import_comments", comments)
 
 
-def import_interactions(
-    path: Path,
+def import_file(
     *,
-    prefix: str,
-    progress: Callable[[Report], None] = lambda report: None,
+    path: str,
+    lines: Lines,
+    file_format: str = "",
+    field_map: FieldMap | None = None,
+    rejects_path: str = "",
+    dry_run: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
-    """Likes and comments, dated, on a post of whom they were meant for. Raises Refused, OSError.
+    """Import one file (`-`: standard input), 20,000 lines a transaction, in constant memory.
 
-    Columns: unix_ts, kind, actor, target. A comment (comment_on_answer, comment_on_question) is one
-    here, an answer is a like. As the file names no posts, everybody who was acted upon gets one a
-    month. What people did to themselves is left out.
+    Who is missing is made, without a password. Killed anywhere, it has committed whole chunks;
+    importing the file again adds the rest. `rejects_path`: a CSV file, made where a line is refused
+    (default: `<name>.rejects.csv` here). `progress` is called after each chunk. Raises SourceError
+    where the file cannot be opened (nothing was written) or breaks off (the lines before that are
+    in), RejectsError where the rejects file stops taking lines (the same).
     """
-    report = Report()
-    for lines in _parts(path, ("unix_ts", "kind", "actor", "target")):
-        rows = []
-        for number, (seconds, kind, actor, target) in lines:
-            report.read += 1
-            try:
-                at = datetime.fromtimestamp(int(seconds), UTC)
-                if not 1970 <= at.year <= 2200:
-                    raise ValueError(seconds)
-            except (ValueError, OverflowError, OSError):
-                _error(report, number, f"unix_ts: {seconds[:40]!r} is no time")
-                continue
-            if kind not in KINDS:
-                _error(report, number, f"kind: {kind[:40]!r} is none of {', '.join(KINDS)}")
-            elif not _reject(report, number, prefix, actor, target):
-                rows.append((at, kind != "answer", actor, target))
-        with transaction.atomic(durable=True):
-            ids = _people(prefix, {name for row in rows for name in row[2:]}, report)
-            rows = [row for row in rows if _known(report, ids, row[2:])]
-            posts = _monthly_posts(
-                {(ids[target], at.strftime("%Y-%m")) for at, _, _, target in rows}
-            )
-            comments, likes = {}, {}
-            for at, is_comment, actor, target in rows:
-                post = posts[ids[target], at.strftime("%Y-%m")]
-                chosen = comments if is_comment else likes
-                chosen.setdefault((post, ids[actor]) + ((at,) if is_comment else ()), at)
-            likes = dict(sorted(likes.items()))  # foreign keys lock posts in the order of the rows
-            comments = dict(sorted(comments.items()))
-            report.added += _sql.count(
-                "import_likes",
-                posts=[post for post, _ in likes],
-                users=[user for _, user in likes],
-                times=list(likes.values()),
-            )
-            report.added += _sql.count(
-                "import_comments",
-                posts=[post for post, _, _ in comments],
-                users=[user for _, user, _ in comments],
-                times=list(comments.values()),
-            )
-        progress(report)
-    return report
+    started = time.monotonic()
+    layout = Layout(lines.fields, required=lines.fields)
+    with Source(path, layout, file_format=file_format, field_map=field_map) as source:
+        rejects = RejectsFile(rejects_path or default_rejects_path(path), path)
+        counts, people, added = Counts(), 0, 0
+        with rejects, ahead(chunks(source, lines.check, lambda: _Chunk(lines.fields))) as checked:
+            for chunk in checked:
+                if chunk.rows and not dry_run:
+                    done = transact(lambda rows=chunk.rows: _record(rows, lines))
+                    people, added = people + done.people, added + done.added
+                    chunk.refuse(done.taken)
+                counts += chunk.counts()
+                rejects.write(sorted(chunk.rejected, key=lambda refused: refused.line))
+                if progress:
+                    progress(chunk.position, source.size, counts)
+    seconds = time.monotonic() - started
+    return Report(source.name, counts, seconds, rejects.path, people, added)
+
+
+class _Names:
+    """Who can be somebody here; the names of a graph come again and again."""
+
+    def __init__(self, prefix: str):
+        self._prefix = prefix
+        self._name = lru_cache(NAMES_REMEMBERED)(self._name)
+
+    def two(self, fields: Sequence[str], values: Sequence) -> tuple[str, str] | Rejection | None:
+        """The names of two people; None where they are one."""
+        one, other = self._name(_text(values[0])), self._name(_text(values[1]))
+        if one and other:
+            return (one, other) if one != other else None
+        wrong = 1 if one else 0
+        return Rejection("name_invalid", fields[wrong], _text(values[wrong])[:40])
+
+    def _name(self, text: str) -> str:
+        """`text` as a name, "" where with the prefix it makes no handle."""
+        name = text.strip()
+        return name if name and HANDLE.match(f"{self._prefix}{name}".lower()) else ""
+
+
+class _Chunk:
+    """Checked rows, which end with the names of two people, and the refused lines."""
+
+    def __init__(self, fields: tuple[str, ...]):
+        self.rows: list[tuple] = []
+        self.rejected: list[Refused] = []
+        self.position = self._skipped = self._characters = 0
+        self._lines: list[int] = []
+        self._raw: list[str] = []
+        self._fields = fields[-2:]
+
+    def add(self, line: int, raw: str, row: tuple | Rejection | None) -> None:
+        self._characters += len(raw)
+        if row is None:
+            self._skipped += 1
+        elif isinstance(row, Rejection):
+            self.rejected.append(Refused(line, *row, raw[:_RAW]))
+        else:
+            self.rows.append(row)
+            self._lines.append(line)
+            self._raw.append(raw[:_RAW])
+
+    @property
+    def full(self) -> bool:
+        rows = len(self.rows) + len(self.rejected) + self._skipped
+        return rows >= CHUNK_ROWS or self._characters >= CHUNK_CHARACTERS
+
+    def refuse(self, taken: set[str]) -> None:
+        """Refuse the lines of names whose handles are somebody else's."""
+        if not taken:
+            return
+        found, self.rows = zip(self._lines, self._raw, self.rows, strict=True), []
+        for line, raw, row in found:
+            for name, person in zip(self._fields, row[-2:], strict=True):
+                if person in taken:
+                    self.rejected.append(Refused(line, "handle_taken", name, person, raw))
+                    break
+            else:
+                self.rows.append(row)
+
+    def counts(self) -> Counts:
+        return Counts(
+            rows_read=len(self.rows) + len(self.rejected) + self._skipped,
+            accepted=len(self.rows),
+            rejected=len(self.rejected),
+            skipped=self._skipped,
+            reasons=Counter(f"{one.reason} {one.field}".strip() for one in self.rejected),
+        )
+
+
+class _Done(NamedTuple):
+    """What became of a chunk; `taken` are the names whose handles are somebody else's."""
+
+    people: int
+    added: int
+    taken: set[str]
+
+
+def _record(rows: Sequence[tuple], lines: Lines) -> _Done:
+    names = {name for row in rows for name in row[-2:]}
+    people, ids = _people(lines.prefix, names)
+    taken = names - ids.keys()
+    if taken:
+        rows = [row for row in rows if taken.isdisjoint(row[-2:])]
+    return _Done(people, lines.write(rows, ids) if rows else 0, taken)
+
+
+def _people(prefix: str, names: set[str]) -> tuple[int, dict[str, int]]:
+    """(how many are new, user ids by the names of the file); a handle may be somebody else's."""
+    usernames = [f"{prefix}{name}" for name in sorted(names)]
+    made = _sql.value(
+        "import_people",
+        names=usernames,
+        handles=[name.lower() for name in usernames],
+        password=f"{UNUSABLE_PASSWORD_PREFIX}imported",
+    )
+    found = _sql.rows("people_by_name", names=usernames)
+    return made, {name.removeprefix(prefix): user for name, user in found}
 
 
 def _monthly_posts(wanted: set[tuple[int, str]]) -> dict[tuple[int, str], int]:
-    if not wanted:
-        return {}
     authors, months = map(list, zip(*sorted(wanted), strict=True))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            queries("feeds")["monthly_posts"],
-            {"authors": authors, "months": [f"{month}-01" for month in months]},
-        )
-        return {(author, month): post for author, month, post in cursor.fetchall()}
+    found = _sql.rows("monthly_posts", authors=authors, months=[f"{month}-01" for month in months])
+    return {(author, month): post for author, month, post in found}
 
 
-def _people(prefix: str, names: set[str], report: Report) -> dict[str, int]:
-    """User ids by the names of the file; who is missing is made, without a password."""
-    if not names:
-        return {}
-    ordered = sorted(names)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            queries("feeds")["import_people"],
-            {
-                "names": [f"{prefix}{name}" for name in ordered],
-                "handles": [f"{prefix}{name}".lower() for name in ordered],
-                "password": f"{UNUSABLE_PASSWORD_PREFIX}imported",
-            },
-        )
-        report.people += cursor.fetchone()[0]
-        cursor.execute(
-            queries("feeds")["people_by_name"], {"names": [f"{prefix}{name}" for name in ordered]}
-        )
-        return {name.removeprefix(prefix): user for name, user in cursor.fetchall()}
+def _put(name: str, times: Mapping[tuple, datetime]) -> int:
+    """Likes or comments: when, by post and user first. How many are new."""
+    keys = sorted(times)  # foreign keys lock posts in the order of the rows
+    return _sql.count(
+        name,
+        posts=[key[0] for key in keys],
+        users=[key[1] for key in keys],
+        times=[times[key] for key in keys],
+    )
 
 
-def _parts(path: Path, columns: Sequence[str]) -> Iterator[Iterator[tuple[int, tuple[str, ...]]]]:
-    """The named columns of a CSV file (also gzip), ROWS_AT_ONCE lines at a time, numbered."""
-    with _opened(path) as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            there = ", ".join(reader.fieldnames or ()) or "none"
-            raise Refused(f"{path.name} has no column {', '.join(missing)}; it has: {there}")
-        rows = (
-            (reader.line_num, tuple((row.get(name) or "").strip() for name in columns))
-            for row in reader
-        )
-        try:
-            while part := list(islice(rows, ROWS_AT_ONCE)):
-                yield iter(part)
-        except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
-            raise Refused(f"{path.name}, near line {reader.line_num}: {error}") from error
-
-
-def _opened(path: Path) -> io.TextIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
-
-
-def _reject(report: Report, number: int, prefix: str, one: str, other: str) -> bool:
-    """Whether a line cannot be used, which the report says then; oneself is only left out."""
-    for name in (one, other):
-        if not name or not HANDLE.match(f"{prefix}{name}".lower()):
-            _error(report, number, f"{name[:40]!r} cannot be anybody's name")
-            return True
-    return one == other
-
-
-def _known(report: Report, ids: dict[str, int], names: Sequence[str]) -> bool:
-    """Whether all of these are people by now: a handle may be somebody else's."""
-    missing = [name for name in names if name not in ids]
-    if missing:
-        report.rejected += 1
-        if len(report.errors) < ERRORS_SHOWN:
-            report.errors.append(f"{missing[0]!r}: that handle is somebody else's")
-    return not missing
-
-
-def _error(report: Report, number: int, text: str) -> None:
-    report.rejected += 1
-    if len(report.errors) < ERRORS_SHOWN:
-        report.errors.append(f"line {number}: {text}")
+def _text(value: object) -> str:
+    """Text as a file has it, or a whole number of JSON; "" for anything else."""
+    if type(value) is str:
+        return value
+    return str(value) if type(value) is int else ""

@@ -6,19 +6,17 @@ compared: the same is a duplicate, anything else a conflict, and the first stays
 """
 
 import contextlib
-import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from hashlib import blake2b
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 import psycopg
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from config import files
 from config.files import (
@@ -31,15 +29,14 @@ from config.files import (
     SourceError,
     ahead,
     default_rejects_path,
-    storable,
 )
+from config.importing import Counts, Progress, Report, chunks, transact
 from config.sqlfiles import queries
+from config.text import storable
 from matching import features
 from matching.fields import InvalidItem, clean
 from matching.models import AuditLog
 from matching.text import terms
-
-T = TypeVar("T")
 
 FIELDS = (
     "kind",
@@ -66,52 +63,13 @@ REASONS = files.REASONS | {
 
 CHUNK_ROWS = 2_500  # a transaction: what a kill costs at most, and how long its locks are held
 CHUNK_CHARACTERS = 4_000_000
-_ATTEMPTS = 5
+SOURCE_LENGTH = 300
 _RAW = 10_000
 _COLUMNS = (
     "kind", "category", "title", "description", "attributes", "country", "city", "latitude",
     "longitude", "happened_on", "external_id", "terms", "features",
 )  # fmt: skip
 _EXTERNAL_ID = _COLUMNS.index("external_id")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Rows by outcome: `rows_read` is the sum of the others. `skipped`: not what was asked for."""
-
-    rows_read: int = 0
-    accepted: int = 0
-    duplicate: int = 0
-    conflicts: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    reasons: Counter = field(default_factory=Counter)
-
-    def __add__(self, other: "Counts") -> "Counts":
-        numbers = {
-            name: value + getattr(other, name)
-            for name, value in vars(self).items()
-            if name != "reasons"
-        }
-        return Counts(**numbers, reasons=self.reasons + other.reasons)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an import did. After a dry run `counts.accepted` are the valid rows. `rejects_path` is
-    "" where nothing was refused."""
-
-    source: str
-    counts: Counts
-    seconds: float
-    rejects_path: str
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.counts.rows_read / self.seconds if self.seconds else 0.0
-
-
-Progress = Callable[[int, int | None, Counts], None]
 
 
 class Mapped:
@@ -205,16 +163,16 @@ def import_file(
     Killed anywhere, it has committed whole chunks with their audit rows; importing the file again
     adds the rest. No match jobs are submitted: what is imported is found by those who look.
     `rejects_path`: a CSV file, made where a row is refused (default: `<name>.rejects.csv` here).
-    `progress(bytes read, bytes in all or None, counts)` is called after each chunk. Raises
-    SourceError where the file cannot be opened (nothing was written) or breaks off (the rows
-    before that are in), RejectsError where the rejects file stops taking rows (the same).
+    `progress` is called after each chunk. Raises SourceError where the file cannot be opened
+    (nothing was written) or breaks off (the rows before that are in), RejectsError where the
+    rejects file stops taking rows (the same).
     """
     started = time.monotonic()
     with Source(path, mapped.layout, file_format=file_format, field_map=mapped.field_map) as source:
         rejects = RejectsFile(rejects_path or default_rejects_path(path), path)
         counts = Counts()
-        with rejects, ahead(_chunks(source, mapped)) as chunks:
-            for chunk in chunks:
+        with rejects, ahead(chunks(source, mapped.values, _Chunk)) as checked:
+            for chunk in checked:
                 outcomes = [] if dry_run else _commit(chunk, owner_id, source.name)
                 counts += chunk.counts(outcomes)
                 rejects.write(chunk.refused(outcomes))
@@ -279,26 +237,6 @@ class _Chunk:
         return sorted(self.rejected + conflicts, key=lambda refused: refused.line)
 
 
-def _chunks(source: Source, mapped: Mapped) -> Iterator[_Chunk]:
-    """The source, checked, in chunks; what was read before it broke off comes before the error."""
-    chunk, broken = _Chunk(), None
-    try:
-        for block in source.blocks():
-            for line, raw, values in block:
-                is_rejected = isinstance(values, Rejection)
-                chunk.add(line, raw, values if is_rejected else mapped.values(values))
-                if chunk.full:
-                    chunk.position = source.position
-                    yield chunk
-                    chunk = _Chunk()
-    except SourceError as error:
-        broken = error
-    chunk.position = source.position
-    yield chunk
-    if broken:
-        raise broken
-
-
 def _row(given: Mapping[str, Any]) -> tuple | Rejection:
     """The columns of an item, or why it cannot be one."""
     try:
@@ -333,16 +271,7 @@ def _digest(item: Mapping[str, Any]) -> str:
 
 def _commit(chunk: _Chunk, owner_id: int, source: str) -> list[tuple[str, bool]]:
     """One chunk in one transaction; (external_id, whether it says the same) of rows that stand."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            with transaction.atomic():
-                return _record(chunk, owner_id, source)
-        except OperationalError as error:
-            lost = isinstance(error.__cause__, psycopg.errors.TransactionRollback)
-            if not lost or attempt == _ATTEMPTS or connection.in_atomic_block:
-                raise
-            time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 -- jitter
-    raise AssertionError("unreachable")
+    return transact(lambda: _record(chunk, owner_id, source))
 
 
 def _record(chunk: _Chunk, owner_id: int, source: str) -> list[tuple[str, bool]]:
@@ -356,7 +285,7 @@ def _record(chunk: _Chunk, owner_id: int, source: str) -> list[tuple[str, bool]]
             action="import",
             entity="user",
             entity_id=owner_id,
-            detail={"source": storable(source)[:300], "items": len(rows) - len(standing)},
+            detail={"source": storable(source, SOURCE_LENGTH), "items": len(rows) - len(standing)},
         )
     return standing
 

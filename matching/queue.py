@@ -23,6 +23,7 @@ from psycopg.types.json import Jsonb
 
 from config import leases, logs, tally
 from config.sqlfiles import Statements
+from config.text import storable
 from matching.fields import clean
 from matching.models import Item, MatchJob
 
@@ -161,7 +162,7 @@ def finish(
         state=state,
         result=_json(result),
         degraded=degraded,
-        error=_shortened(error),
+        error=storable(error, ERROR_LENGTH),
         keep=_kept(),
     )
     if not rows:
@@ -201,7 +202,10 @@ def rescue() -> int:
 
 def cancel(task_id: uuid.UUID, *, reason: str = "Cancelled by staff.") -> bool:
     """Cancel a job that waits or runs; what a worker still finds is not stored. False: it ended."""
-    return _sql.count("cancel_job", task=task_id, error=_shortened(reason), keep=_kept()) == 1
+    return (
+        _sql.count("cancel_job", task=task_id, error=storable(reason, ERROR_LENGTH), keep=_kept())
+        == 1
+    )
 
 
 def retry(task_id: uuid.UUID) -> bool:
@@ -237,7 +241,7 @@ def _give_back(task_id, lease: str, error: str, *, outcome: str, expired: bool) 
             "give_job_back",
             task=task_id,
             lease=lease,
-            error=_shortened(error),
+            error=storable(error, ERROR_LENGTH),
             attempts=MAX_ATTEMPTS,
             expired=expired,
             keep=_kept(),
@@ -263,11 +267,6 @@ def _kept() -> timedelta:
 
 def _process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
-
-
-def _shortened(error: str) -> str:
-    error = error.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    return error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]} …"
 
 
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from config import outgoing
+from config.text import storable
 from discovery.models import Source
 from discovery.polls import InvalidPoll, Poll, clean_poll
 
@@ -36,8 +37,7 @@ class FetchFailed(Exception):
     """
 
     def __init__(self, reason: str, retry_after: float | None = None):
-        # What a host said may hold what PostgreSQL does not take.
-        self.reason = reason.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+        self.reason = storable(reason)  # of what a host said
         super().__init__(self.reason)
         self.retry_after = retry_after
 

@@ -393,11 +393,12 @@ def test_columns_can_be_mapped(admin_client, folder):
 
 
 def test_an_unreadable_file_leaves_a_run_that_says_why(admin_client, folder):
-    send(admin_client, content=b"colour\nred\n")
+    send(admin_client, content=b"col\0our\nred\n")
     send(admin_client, name="good.csv")
     assert uploads.ingest_waiting(StubRun()) == 1
     failed = IngestRun.objects.get(state="failed")
-    assert "product_name" in failed.error
+    assert "no column for product_name" in failed.error
+    assert "it has col\\x00our" in failed.error
     assert uploads.waiting() == []
 
 

@@ -363,7 +363,7 @@ class TestIngestFile:
         with pytest.raises(RuntimeError, match="disk full"):
             ingest(write(tmp_path, many_lines(300)), tmp_path)
         assert IngestRun.objects.get().error == "RuntimeError: disk full"
-        assert not [each for each in threading.enumerate() if each.name == "ingest-reader"]
+        assert not [each for each in threading.enumerate() if each.name == "file-reader"]
 
 
 @pytest.mark.django_db

@@ -215,7 +215,7 @@ def test_what_did_not_change_is_not_sent_again(server, validators, header, value
 
 
 def test_a_reason_can_be_stored():
-    assert FetchFailed("odd \udc80 and \x00").reason == "odd ? and \ufffd"
+    assert FetchFailed("odd \udc80 and \x00").reason == "odd \\udc80 and \\x00"
 
 
 # --- JSON by a mapping ------------------------------------------------------------------------

@@ -1,84 +1,190 @@
-"""Graphs and interactions from files: made-up ones, broken ones, and the real ones."""
+"""Graphs and interactions from files: made-up ones, broken ones, killed ones, and the real ones."""
 
+import csv
 import gzip
+import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
+from config import files
+from config.files import SourceError
 from counters import actions, declared
 from feeds import importing
+from feeds.importing import Follows, Interactions, import_file
 from feeds.models import Comment, Follow, Like, Post, Profile
+from tests.feeds.people import profile
 
 pytestmark = pytest.mark.django_db
 
 SOCIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "social"
 GRAPH = SOCIAL / "github_mutual_follow_dev.csv.gz"
 ACTS = SOCIAL / "mathoverflow_interactions_dev.csv.gz"
+EDGES = "user_a,user_b\n"
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Rejects files go there."""
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def edges(path: str, *, mutual: bool = False, **options) -> importing.Report:
+    return import_file(path=path, lines=Follows("gh-", mutual=mutual), **options)
+
+
+def refused(path: str) -> list[tuple[str, ...]]:
+    """(line, reason, field, detail) of a rejects file."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [tuple(row)[:4] for row in csv.reader(file)][1:]
 
 
 def test_edges_both_ways_and_again(tmp_path, capsys):
-    path = write(tmp_path / "graph.csv", "user_a,user_b\n1,2\n2,3\n3,3\n")
+    path = write(tmp_path / "graph.csv", EDGES + "1,2\n2,3\n3,3\n")
     call_command("import_graph", path)
-    assert "3 lines: 3 people and 4 rows added, 0 lines rejected" in capsys.readouterr().out
-    call_command("import_graph", path)
-    assert "0 people and 0 rows added" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 rows in" in said
+    for line in ("people                3", "added                 4", "skipped               1"):
+        assert line in said
+    assert "counters: Succeeded" in said
+    call_command("import_graph", path, verbosity=0)
+    assert capsys.readouterr() == ("", "")
+    assert (Profile.objects.count(), Follow.objects.count()) == (3, 4)
     two = Profile.objects.get(handle="gh-2")
     assert (two.followers_count, two.following_count) == (2, 2)
     assert not two.user.has_usable_password()
 
 
 def test_one_way_with_other_columns(tmp_path):
-    path = tmp_path / "graph.csv.gz"
-    path.write_bytes(gzip.compress(b"from,to\nann,bob\n"))
+    path = write(tmp_path / "graph.csv.gz", gzip.compress(b"from,to\nann,bob\n"))
     call_command("import_graph", path, columns="from,to", one_way=True, prefix="x-")
-    pairs = Follow.objects.values_list("follower__handle", "followee__handle")
-    assert list(pairs) == [("x-ann", "x-bob")]
+    path = write(tmp_path / "graph.csv", "who;whom\nann;cid\n")
+    mapped = ["user_a=who", "user_b=whom"]
+    call_command("import_graph", path, map=mapped, one_way=True, prefix="x-")
+    path = write(tmp_path / "graph.ndjson", '{"user_a": "ann", "user_b": 7}\n')
+    call_command("import_graph", path, one_way=True, prefix="x-")
+    pairs = Follow.objects.order_by("followee__handle").values_list(
+        "follower__handle", "followee__handle"
+    )
+    assert list(pairs) == [("x-ann", "x-7"), ("x-ann", "x-bob"), ("x-ann", "x-cid")]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    report = edges(write(tmp_path / "graph.csv", b"\xef\xbb\xbfuser_a,user_b\r\n1,2\r\n"))
+    assert (report.counts.accepted, report.added, report.rejects_path) == (1, 1, "")
 
 
 def test_bad_lines_are_told_and_the_rest_goes_in(tmp_path, capsys):
-    path = write(tmp_path / "graph.csv", "user_a,user_b\n1,2\n,4\n5,a b\n6,7\n")
-    with pytest.raises(SystemExit):
-        call_command("import_graph", path)
-    said = capsys.readouterr()
-    assert "line 3: '' cannot be anybody's name" in said.err
-    assert "line 4: 'a b' cannot be anybody's name" in said.err
-    assert "2 lines rejected" in said.out
+    long = "x" * 50
+    lines = [
+        b"1,2",
+        b",4",
+        b"5,a b",
+        b"6",
+        b"7,\xff",
+        b"jos\xc3\xa9,2",
+        long.encode() + b",2",
+        b"6,7",
+    ]
+    path = write(tmp_path / "graph.csv", EDGES.encode() + b"\n".join(lines))
+    call_command("import_graph", path)
+    said = capsys.readouterr().out
+    assert "rejected              6" in said
+    assert "name_invalid user_b: behind the prefix it makes no handle" in said
+    assert "refused rows: graph.rejects.csv" in said
+    assert refused("graph.rejects.csv") == [
+        ("3", "name_invalid", "user_a", ""),
+        ("4", "name_invalid", "user_b", "a b"),
+        ("5", "columns_wrong", "", "1 columns, the header has 2"),
+        ("6", "encoding", "", "byte 3 of the line"),
+        ("7", "name_invalid", "user_a", "jos\u00e9"),
+        ("8", "name_invalid", "user_a", long[:40]),
+    ]
     assert Follow.objects.count() == 4
+    with pytest.raises(CommandError, match="6 rows were refused"):
+        call_command("import_graph", path, strict=True)
 
 
-def test_names_that_are_no_handles_or_somebodys(tmp_path):
-    from tests.feeds.people import profile
-
+def test_a_handle_that_is_somebody_elses(tmp_path):
     other = profile("gh-bob")
     other.user.username = "other"
     other.user.save()
-    long = "x" * 50
-    path = write(tmp_path / "graph.csv", f"user_a,user_b\njos\u00e9,2\n{long},2\nbob,2\n3,2\n")
-    report = importing.import_follows(
-        path, prefix="gh-", columns=("user_a", "user_b"), mutual=False
-    )
-    assert (report.rejected, report.added) == (3, 1)
-    assert report.errors[2] == "'bob': that handle is somebody else's"
+    report = edges(write(tmp_path / "graph.csv", EDGES + "bob,2\n3,bob\n3,2\n,1\n"))
+    assert (report.counts.accepted, report.counts.rejected, report.added) == (1, 3, 1)
+    assert refused(report.rejects_path) == [
+        ("2", "handle_taken", "user_a", "bob"),
+        ("3", "handle_taken", "user_b", "bob"),
+        ("5", "name_invalid", "user_a", ""),
+    ]
 
 
-def test_files_that_are_none(tmp_path):
-    with pytest.raises(CommandError, match="No such file"):
-        call_command("import_graph", tmp_path / "nothing.csv")
-    path = write(tmp_path / "other.csv", "a,b\n1,2\n")
-    with pytest.raises(CommandError, match="has no column user_a, user_b; it has: a, b"):
-        call_command("import_graph", path)
-    broken = tmp_path / "broken.csv.gz"
-    broken.write_bytes(gzip.compress(b"user_a,user_b\n" + b"1,2\n" * 10_000)[:-20])
-    with pytest.raises(CommandError, match=r"broken.csv.gz, near line"):
-        call_command("import_graph", broken)
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    path = write(tmp_path / "graph.csv", EDGES + "1,2\n,4\n")
+    call_command("import_graph", path, dry_run=True)
+    assert "valid                 1" in capsys.readouterr().out
+    assert not Profile.objects.exists()
+
+
+def test_files_that_are_none(tmp_path, capsys):
+    write(tmp_path / "other.csv", "a,b\n1,2\n")
+    good = write(tmp_path / "good.csv", EDGES + "1,2\n")
+    with pytest.raises(CommandError, match="2 of 3 files could not be imported"):
+        call_command("import_graph", "nothing.csv", "other.csv", good)
+    said = capsys.readouterr().err
+    assert "nothing.csv: No such file" in said
+    assert "other.csv: no column for user_a, user_b; it has a, b. Name them with --map" in said
+    assert Follow.objects.count() == 2
     with pytest.raises(CommandError, match="two names"):
-        call_command("import_graph", path, columns="a")
+        call_command("import_graph", good, columns="a")
+    with pytest.raises(CommandError, match="no field 'user_a'; fields: unix_ts, kind"):
+        call_command("import_graph", good, columns="a,b", interactions=True)
+
+
+def test_what_came_before_a_break_is_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(importing, "CHUNK_ROWS", 2_000)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 8_192)
+    chance = random.Random(1)
+    text = "".join(f"{chance.randrange(900)},{chance.randrange(900)}\n" for _ in range(20_000))
+    whole = gzip.compress((EDGES + text).encode())
+    path = write(tmp_path / "graph.csv.gz", whole[: len(whole) // 2])
+    seen = []
+    with pytest.raises(SourceError, match="damaged gzip after line"):
+        edges(path, progress=lambda position, size, counts: seen.append(counts.rows_read))
+    assert 0 < seen[-1] < 20_000
+    before = Follow.objects.count()
+    pairs = {tuple(line.split(",")) for line in text.splitlines()}
+    expected = {(f"gh-{one}", f"gh-{other}") for one, other in pairs if one != other}
+    report = edges(write(tmp_path / "graph.csv.gz", whole))
+    assert (report.counts.rows_read, report.added) == (20_000, len(expected) - before)
+    found = Follow.objects.values_list("follower__handle", "followee__handle")
+    assert set(found) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lost_deadlock_is_tried_again(tmp_path, monkeypatch):
+    """Raised by PostgreSQL itself, in the first attempt."""
+    real, attempts = importing._record, []
+
+    def deadlocked(*args):
+        attempts.append(args)
+        done = real(*args)
+        if len(attempts) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("DO $$BEGIN RAISE SQLSTATE '40P01'; END$$")
+        return done
+
+    monkeypatch.setattr(importing, "_record", deadlocked)
+    report = edges(write(tmp_path / "graph.csv", EDGES + "1,2\n"))
+    assert (report.people, report.added, len(attempts)) == (2, 1, 2)
 
 
 def test_interactions_become_likes_and_comments(tmp_path):
@@ -91,19 +197,48 @@ def test_interactions_become_likes_and_comments(tmp_path):
         "1259192990,answer,2,4\n"
         "1259192990,answer,4,4\n",
     )
-    for _ in range(2):
-        report = importing.import_interactions(path, prefix="mo-")
-        assert report.rejected == 0
+    for added in (4, 0):
+        report = import_file(path=path, lines=Interactions("mo-"))
+        assert (report.counts.accepted, report.counts.skipped, report.added) == (4, 1, added)
     assert (Post.objects.count(), Like.objects.count(), Comment.objects.count()) == (2, 2, 2)
     first = Post.objects.order_by("created_at")[0]
     assert (first.likes_count, first.comments_count) == (1, 2)
     assert first.created_at.isoformat() == "2009-09-01T00:00:00+00:00"
-    bad = write(tmp_path / "bad.csv", "unix_ts,kind,actor,target\nx,answer,1,2\n1,poke,1,2\n")
-    report = importing.import_interactions(bad, prefix="mo-")
-    assert report.errors == [
-        "line 2: unix_ts: 'x' is no time",
-        "line 3: kind: 'poke' is none of answer, comment_on_answer, comment_on_question",
+    bad = "unix_ts,kind,actor,target\nx,answer,1,2\n1,poke,1,2\n9e9,answer,1,2\n1,answer,1,\n"
+    report = import_file(path=write(tmp_path / "bad.csv", bad), lines=Interactions("mo-"))
+    assert refused(report.rejects_path) == [
+        ("2", "time_invalid", "unix_ts", "x"),
+        ("3", "kind_unknown", "kind", "poke"),
+        ("4", "time_invalid", "unix_ts", "9e9"),
+        ("5", "name_invalid", "target", ""),
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_killed_anywhere_the_next_run_completes_it(tmp_path, spawn):
+    chance = random.Random(4)
+    lines = [f"{chance.randrange(3_000)},{chance.randrange(3_000)}" for _ in range(100_000)]
+    path = write(tmp_path / "graph.csv", EDGES + "\n".join(lines))
+    command = ["import_graph", path, "--one-way", "--rejects", tmp_path / "r.csv"]
+    process = spawn(command)
+    deadline = time.monotonic() + 30
+    while not Follow.objects.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the import did not start"
+        time.sleep(0.02)
+    time.sleep(chance.uniform(0, 0.5))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    expected = len({tuple(line.split(",")) for line in lines if len(set(line.split(","))) == 2})
+    left = expected - Follow.objects.count()
+    assert 0 < left < expected
+    process = spawn(command)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert f"added      {left:>12,}" in output
+    assert Follow.objects.count() == expected
+    for name in ("profiles.followers_count", "profiles.following_count"):
+        assert actions.compare(counter=declared.get(name)).wrong == 0
 
 
 @pytest.mark.skipif(not GRAPH.exists(), reason=f"no {GRAPH.name} in ../shared/data")
@@ -112,8 +247,8 @@ def test_the_real_graph(tmp_path):
     with gzip.open(GRAPH, "rt") as lines:
         part = [next(lines) for _ in range(40_001)]
     path = write(tmp_path / "part.csv", "".join(part))
-    report = importing.import_follows(path, prefix="gh-", columns=("user_a", "user_b"), mutual=True)
-    assert (report.read, report.rejected) == (40_000, 0)
+    counts = edges(path, mutual=True).counts
+    assert (counts.rows_read, counts.rejected) == (40_000, 0)
     degrees: dict[str, set[str]] = {}
     for line in part[1:]:
         one, other = line.strip().split(",")
@@ -130,8 +265,8 @@ def test_the_real_graph(tmp_path):
 def test_the_real_interactions(tmp_path):
     with gzip.open(ACTS, "rt") as lines:
         path = write(tmp_path / "part.csv", "".join(next(lines) for _ in range(20_001)))
-    report = importing.import_interactions(path, prefix="mo-")
-    assert (report.read, report.rejected) == (20_000, 0)
+    counts = import_file(path=path, lines=Interactions("mo-")).counts
+    assert (counts.rows_read, counts.rejected) == (20_000, 0)
     assert Comment.objects.count() > 5_000
     for name in ("posts.likes_count", "posts.comments_count"):
         assert actions.compare(counter=declared.get(name)).wrong == 0

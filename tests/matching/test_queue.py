@@ -311,7 +311,7 @@ def test_after_three_attempts_it_has_failed_with_the_last_reason(seeker):
         assert state == ("queued" if attempt < 3 else "failed")
     assert queue.claim() is None
     job.refresh_from_db()
-    assert (job.state, job.error) == ("failed", "ValueError: no. 3\ufffd")
+    assert (job.state, job.error) == ("failed", "ValueError: no. 3\\x00")
     assert job.finished_at
     assert job.expires_at > timezone.now()
     assert tallied("matching_jobs_failed_total") == 1

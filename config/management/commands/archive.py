@@ -5,10 +5,10 @@ from pathlib import Path
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError
-from tqdm import tqdm
 
 from config import archive, archived, audit, parquet, partitions, runs, stores
-from config.management.steps import number
+from config.management.arguments import number
+from config.management.progress import Progress
 
 TIMEOUT = timedelta(days=7)  # by hand it may take as long as it takes
 _OPERATORS = ("!=", "<=", ">=", "=", "<", ">")
@@ -78,12 +78,11 @@ class Command(BaseCommand):
         results = []
 
         def work(run) -> int:
-            with tqdm(unit=" partitions", disable=None if verbosity else True) as bar:
+            with Progress(verbosity, unit="partitions") as progress:
 
                 def show(done: int, due: int, name: str) -> None:
                     run.progress(partition=name)
-                    bar.total = due
-                    bar.update(done - bar.n)
+                    progress.show("archiving", done, due, name)
 
                 results.append(archive.run(progress=show))
             return results[0].rows
@@ -125,11 +124,13 @@ class Command(BaseCommand):
             partitions.get(table)
         store, bad = stores.get(), []
         found = archived.manifests(store, table)
-        for one in tqdm(found, unit=" files", disable=None if verbosity else True):
-            try:
-                archive.verify(store, one)
-            except (archive.ArchiveError, stores.StoreError, *parquet.faults()) as error:
-                bad.append(f"{one.key}: {error}")
+        with Progress(verbosity, unit="files") as progress:
+            for done, one in enumerate(found, 1):
+                try:
+                    archive.verify(store, one)
+                except (archive.ArchiveError, stores.StoreError, *parquet.faults()) as error:
+                    bad.append(f"{one.key}: {error}")
+                progress.show("verifying", done, len(found))
         if bad:
             raise CommandError("\n".join([*bad, f"{len(bad)} of {len(found)} files are damaged"]))
         if verbosity:

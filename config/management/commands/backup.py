@@ -6,7 +6,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from config import backup, pgtools, runs
-from config.management.steps import Steps, number
+from config.management.arguments import number
+from config.management.progress import Progress
 
 TIMEOUT = timedelta(days=2)  # by hand it may take as long as it takes
 
@@ -35,8 +36,8 @@ class Command(BaseCommand):
             raise CommandError(f"{root} does not exist: make the directory (is the disk mounted?)")
 
         def work(run) -> int:
-            with Steps(verbosity, run) as steps:
-                done.append(backup.make(root, jobs=jobs, keep=keep, progress=steps.show))
+            with Progress(verbosity, run=run) as progress:
+                done.append(backup.make(root, jobs=jobs, keep=keep, progress=progress.show))
             return done[0][0].manifest.total_rows
 
         try:

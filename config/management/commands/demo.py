@@ -6,6 +6,7 @@ from django.apps import apps
 from django.core.management import BaseCommand, CommandError, CommandParser
 from django.utils.module_loading import autodiscover_modules, import_string, module_has_submodule
 
+from config.management.progress import Progress
 from config.runs import JobFailed
 
 SIZES = ("small", "medium")
@@ -31,14 +32,16 @@ class Command(BaseCommand):
             if if_empty and not demo.is_empty():
                 continue
             try:
-                rows = demo.load(size=size, seed=seed, progress=self._progress(label, options))
+                with Progress(options["verbosity"]) as progress:
+                    rows = demo.load(
+                        size=size,
+                        seed=seed,
+                        progress=lambda text, say=progress.say, app=label: say(f"{app}: {text}"),
+                    )
             except JobFailed as error:
                 raise CommandError(f"{label}: the data is in, but {error}") from error
             if options["verbosity"]:
                 self.stdout.write(f"{label}: {rows:,} rows of demo data added")
-
-    def _progress(self, label: str, options: dict):
-        return lambda text: options["verbosity"] and self.stderr.write(f"{label}: {text}")
 
 
 def _demos() -> dict:

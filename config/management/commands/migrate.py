@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 
 from config import pgtools
-from config.management.steps import number
+from config.management.arguments import number
 
 # A statement that waits for a lock holds up all who come after it. Requests wait 3 s for a lock.
 LOCK_SECONDS = 2

@@ -26,7 +26,8 @@ class Command(BaseCommand):
         self._collect_static()
         self._make_staff_login()
         if not no_demo and "demo" in get_commands():
-            call_command("demo", "--size", "small", "--if-empty")
+            # With lines of progress: the first start takes a while, also in a container's log.
+            call_command("demo", "--size", "small", "--if-empty", verbosity=2)
 
     def _collect_static(self) -> None:
         """Collecting compresses every file; skipped while the sources are the same."""

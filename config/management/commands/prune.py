@@ -4,6 +4,7 @@ from datetime import timedelta
 from django.core.management.base import BaseCommand, CommandError
 
 from config import retention
+from config.management.progress import Progress
 
 
 def seconds(text: str) -> timedelta:
@@ -38,7 +39,13 @@ class Command(BaseCommand):
 
     def handle(self, *args, names, dry_run, budget, verbosity, **options):
         try:
-            report = retention.prune(names or None, budget=budget, dry_run=dry_run)
+            with Progress(verbosity) as progress:
+                report = retention.prune(
+                    names or None,
+                    budget=budget,
+                    dry_run=dry_run,
+                    progress=lambda name, rows: progress.show(name, rows, None),
+                )
         except retention.UnknownRule as error:
             raise CommandError(str(error)) from error
         for pruned in report if verbosity else ():

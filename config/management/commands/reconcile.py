@@ -4,6 +4,7 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 
 from config import audit, readmodels
+from config.management.progress import Progress
 
 
 class Command(BaseCommand):
@@ -29,8 +30,8 @@ class Command(BaseCommand):
         for model in models:
             started = time.monotonic()
             try:
-                with readmodels.patience(model):
-                    found = readmodels.reconcile(model, fix=fix, progress=self._progress(verbosity))
+                with readmodels.patience(model), Progress(verbosity) as progress:
+                    found = readmodels.reconcile(model, fix=fix, progress=progress.say)
             except readmodels.Busy as error:
                 raise CommandError(str(error)) from error
             left += 0 if found.fixed else found.count
@@ -49,7 +50,3 @@ class Command(BaseCommand):
             self.stdout.write(f"  {sample}")
         if found.count > len(found.samples):
             self.stdout.write(f"  … and {found.count - len(found.samples):,} more")
-
-    def _progress(self, verbosity):
-        show = verbosity > 1 or (verbosity and self.stderr.isatty())
-        return (lambda text: self.stderr.write(f"  {text}")) if show else (lambda text: None)

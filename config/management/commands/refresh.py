@@ -3,6 +3,7 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 
 from config import audit, readmodels
+from config.management.progress import Progress
 
 
 class Command(BaseCommand):
@@ -27,15 +28,11 @@ class Command(BaseCommand):
         for model in models:
             started = time.monotonic()
             try:
-                with readmodels.patience(model):
-                    done = readmodels.refresh(model, full=full, progress=self._progress(verbosity))
+                with readmodels.patience(model), Progress(verbosity) as progress:
+                    done = readmodels.refresh(model, full=full, progress=progress.say)
             except readmodels.Busy as error:
                 raise CommandError(str(error)) from error
             if verbosity:
                 state = f"{done.rows:,} rows" if done.changed else "was up to date"
                 seconds = time.monotonic() - started
                 self.stdout.write(f"{model.name}: {state}, {seconds:.2f} s")
-
-    def _progress(self, verbosity):
-        show = verbosity > 1 or (verbosity and self.stderr.isatty())
-        return (lambda text: self.stderr.write(f"  {text}")) if show else (lambda text: None)

@@ -6,7 +6,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
 from config import audit, backup, pgtools, restore
-from config.management.steps import Steps, number
+from config.management.arguments import number
+from config.management.progress import Progress
 
 
 class Command(BaseCommand):
@@ -33,13 +34,13 @@ class Command(BaseCommand):
             raise CommandError("--discard goes with --force")
         try:
             found = backup.load(path)
-            with Steps(verbosity) as steps:
+            with Progress(verbosity) as progress:
                 if check:
-                    restore.check(found, steps.show)
+                    restore.check(found, progress.show)
                     done = None
                 else:
                     done = restore.run(
-                        found, jobs=jobs, force=force, discard=discard, progress=steps.show
+                        found, jobs=jobs, force=force, discard=discard, progress=progress.show
                     )
         except (
             backup.BackupError,

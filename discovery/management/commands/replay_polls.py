@@ -1,13 +1,12 @@
 """manage.py replay_polls PATH: recorded polls, as if they were polled now."""
 
-import sys
-from contextlib import contextmanager
+from functools import partial
 
 from django.core.management.base import BaseCommand, CommandError
-from tqdm import tqdm
 
 from config import jobs
 from config.files import SourceError
+from config.management.progress import Progress
 from config.runs import JobFailed
 from discovery.actions import SourcePaused
 from discovery.polls import zone_of
@@ -59,7 +58,7 @@ class Command(BaseCommand):
         if options["limit"] is not None and options["limit"] < 1:
             raise CommandError("--limit: 1 or more")
         try:
-            with _progress(options["verbosity"]) as progress:
+            with Progress(options["verbosity"], unit="polls") as progress:
                 totals = replay(
                     path=options["path"],
                     zone=zone,
@@ -68,7 +67,7 @@ class Command(BaseCommand):
                     speed=options["speed"],
                     until_now=options["until_now"],
                     limit=options["limit"],
-                    progress=progress,
+                    progress=partial(_show, progress),
                 )
         except (SourceError, SourcePaused) as error:
             raise CommandError(str(error)) from error
@@ -87,20 +86,9 @@ def _speed(text: str) -> float:
     return speed
 
 
-@contextmanager
-def _progress(verbosity: int):
-    """A bar over the polls on a terminal, else nothing."""
-    if not verbosity or not sys.stderr.isatty():
-        yield lambda totals: None
-        return
-    with tqdm(unit="poll", dynamic_ncols=True) as bar:
-
-        def show(totals: Totals):
-            bar.total = totals.polls_in_all
-            bar.set_postfix_str(f"{totals.at:%Y-%m-%d %H:%M}, {totals.opened:,} opened", False)
-            bar.update(totals.polls - bar.n)
-
-        yield show
+def _show(progress: Progress, totals: Totals) -> None:
+    note = f"{totals.at:%Y-%m-%d %H:%M}, {totals.opened:,} opened"
+    progress.show("replaying", totals.polls, totals.polls_in_all, note)
 
 
 def _text(totals: Totals) -> str:

@@ -14,10 +14,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         parser.add_argument("username", metavar="USERNAME")
 
-    def handle(self, *args, username, **options):
+    def handle(self, *args, username, verbosity, **options):
         user = get_user_model().objects.filter(username=username).first()
         if user is None:
             raise CommandError(f"No user {username!r}.")
         audit.by_command("delete account", entity="user", entity_id=str(user.pk))
         actions.delete_account(user_id=user.pk)
-        self.stdout.write(f"{username} is deleted.")
+        if verbosity:
+            self.stdout.write(f"{username} is deleted.")

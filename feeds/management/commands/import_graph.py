@@ -1,29 +1,37 @@
-import sys
-from pathlib import Path
+"""manage.py import_graph PATH…: who follows whom, or what people did, from CSV or NDJSON files."""
 
-from django.core.management.base import BaseCommand, CommandError
+from functools import partial
 
-from config import jobs
-from feeds import importing
+from django.core.management.base import CommandError
+
+from config.files import parse_map
+from config.management.imports import ImportCommand
+from feeds.importing import ACTS, EDGES, REASONS, Follows, Interactions, import_file
 
 
-class Command(BaseCommand):
+class Command(ImportCommand):
+    """Thin: parses for `feeds.importing.import_file`."""
+
     help = (
-        "Import who follows whom from a CSV file (also gzip), one line an edge; or with "
-        "--interactions, likes and comments from a file with unix_ts, kind, actor, target. Coming "
-        "again, it adds only what is missing."
+        "Import who follows whom from CSV or NDJSON files, plain or gzip, one line an edge (fields:"
+        f" {', '.join(EDGES)}); or with --interactions, likes and comments (fields:"
+        f" {', '.join(ACTS)}). Bad lines are written to a rejects file with their line numbers, the"
+        " rest goes in. Doing it again, also after an interruption, adds only what is missing."
     )
+    reasons = REASONS
+    skipped = "somebody and themselves"
+    job = "fold_counters"
+    readers_see = "counters"
 
     def add_arguments(self, parser):
-        parser.add_argument("path", type=Path, metavar="PATH")
+        super().add_arguments(parser)
         parser.add_argument(
-            "--interactions", action="store_true", help="the file holds what people did"
+            "--interactions", action="store_true", help="the files hold what people did"
         )
         parser.add_argument(
             "--columns",
-            default="user_a,user_b",
             metavar="FOLLOWER,FOLLOWEE",
-            help="the columns of an edge; default: %(default)s",
+            help=f"short for --map {EDGES[0]}=FOLLOWER --map {EDGES[1]}=FOLLOWEE",
         )
         parser.add_argument(
             "--one-way", action="store_true", help="only the first follows the second"
@@ -32,33 +40,26 @@ class Command(BaseCommand):
             "--prefix", default="gh-", help="what user names begin with; default: %(default)s"
         )
 
-    def handle(self, *args, path, interactions, columns, one_way, prefix, verbosity, **options):
-        names = tuple(name.strip() for name in columns.split(","))
-        if len(names) != 2 or not all(names):
-            raise CommandError("--columns takes two names, FOLLOWER,FOLLOWEE.")
-        show = verbosity and (verbosity > 1 or sys.stderr.isatty())
+    def importer(self, options):
+        if options["interactions"]:
+            lines = Interactions(options["prefix"])
+        else:
+            lines = Follows(options["prefix"], mutual=not options["one_way"])
+        pairs = options["map"] + _pairs(options["columns"])
+        return partial(import_file, lines=lines, field_map=parse_map(pairs, lines.fields))
 
-        def progress(report):
-            if show:
-                self.stderr.write(f"  {report.read:,} lines read, {report.added:,} rows added")
+    def outcomes(self, report):
+        return [
+            f"  people     {report.people:>12,}  (new)",
+            f"  added      {report.added:>12,}  (follows, likes, comments that are new)",
+        ]
 
-        try:
-            if interactions:
-                report = importing.import_interactions(path, prefix=prefix, progress=progress)
-            else:
-                report = importing.import_follows(
-                    path, prefix=prefix, columns=names, mutual=not one_way, progress=progress
-                )
-        except (importing.Refused, OSError) as error:
-            raise CommandError(str(error)) from error
-        for text in report.errors:
-            self.stderr.write(text)
-        if report.rejected > len(report.errors):
-            self.stderr.write(f"… and {report.rejected - len(report.errors):,} more")
-        jobs.run_job("fold_counters", trigger="command")
-        self.stdout.write(
-            f"{report.read:,} lines: {report.people:,} people and {report.added:,} rows added, "
-            f"{report.rejected:,} lines rejected"
-        )
-        if report.rejected:
-            sys.exit(1)
+
+def _pairs(columns: str | None) -> list[str]:
+    """`--columns` as `--map` has it."""
+    if columns is None:
+        return []
+    names = [name.strip() for name in columns.split(",")]
+    if len(names) != 2 or not all(names):
+        raise CommandError("--columns takes two names, FOLLOWER,FOLLOWEE.")
+    return [f"{field}={name}" for field, name in zip(EDGES, names, strict=True)]

@@ -3,6 +3,7 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 
 from config import readmodels
+from config.management.progress import Progress
 from feeds import indexing
 
 
@@ -14,16 +15,10 @@ class Command(BaseCommand):
 
     def handle(self, *args, verbosity, **options):
         started = time.monotonic()
-        shown = 0.0
-
-        def progress(count):
-            nonlocal shown
-            if verbosity and (verbosity > 1 or time.monotonic() - shown > 2):
-                shown = time.monotonic()
-                self.stderr.write(f"  {count:,} posts")
-
         try:
-            count = indexing.reindex(progress)
+            with Progress(verbosity, unit="posts") as progress:
+                count = indexing.reindex(lambda count: progress.show("indexing", count, None))
         except readmodels.Busy as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"{count:,} posts indexed in {time.monotonic() - started:.1f} s")
+        if verbosity:
+            self.stdout.write(f"{count:,} posts indexed in {time.monotonic() - started:.1f} s")
