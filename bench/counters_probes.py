@@ -11,7 +11,7 @@ from bench.harness import answer_probe
 
 django.setup()
 
-from config import caching  # noqa: E402 -- these need the settings
+from config import valkey  # noqa: E402 -- these need the settings
 from counters import actions, declared, queries, stream  # noqa: E402
 from counters.actions import Event  # noqa: E402
 from counters.declared import Counter  # noqa: E402
@@ -36,7 +36,7 @@ def fold() -> dict:
 def offer(*, events: int, first: int, posts: int) -> dict:
     """Put events of views into the stream, skewed over the posts, some of them twice."""
     chance = random.Random(7)
-    stream.make_group(stream.client())
+    stream.make_group(stream.waiting_client())
     day = datetime.now(UTC).date().isoformat()
     again = 0
     for start in range(0, events, OFFERED_AT_ONCE):
@@ -53,12 +53,12 @@ def offer(*, events: int, first: int, posts: int) -> dict:
         if chance.random() < REPEATED:
             stream.offer(part[: stream.EVENTS_PER_ENTRY])
             again += stream.EVENTS_PER_ENTRY
-    return {"events": events, "again": again, "entries": caching.valkey().xlen(stream.key())}
+    return {"events": events, "again": again, "entries": valkey.client().xlen(stream.key())}
 
 
 def left() -> dict:
     """How many entries are not counted yet."""
-    return {"entries": caching.valkey().xlen(stream.key())}
+    return {"entries": valkey.client().xlen(stream.key())}
 
 
 def counted(*, events: int) -> dict:

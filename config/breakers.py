@@ -20,11 +20,11 @@ class Breaker:
 
     def __init__(self, what: str, *, seconds: float, failures: int = 1) -> None:
         self._what, self._seconds, self._limit = what, seconds, failures
-        self._changing = threading.Lock()
         self.reset()
 
     def reset(self) -> None:
-        """Forget what happened."""
+        """Forget what happened, and who was about to change it."""
+        self._changing = threading.Lock()
         self._failures = 0
         self._open_until = 0.0  # monotonic; 0 while it is closed
         self._logged_at = float("-inf")

@@ -1,280 +1,40 @@
 """Cached answers: bytes in this process, over Valkey, over the read model.
 
 What is cached carries the generation of the read models that it was built from, so that a
-refresh invalidates it at once. Generations come from PostgreSQL (`ReadModelState`), every 2 s;
-Valkey only announces them sooner. Without Valkey everything answers, slower.
+refresh invalidates it at once. Without Valkey everything answers, slower.
 """
 
 import functools
 import hashlib
-import logging
 import os
-import re
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
-from django.core.cache import cache
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import OperationalError
 from django.http import HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
-from django_redis import get_redis_connection
-from django_redis.cache import RedisCache
-from django_redis.exceptions import ConnectionInterrupted
-from django_redis.serializers.json import JSONSerializer
 from prometheus_client import Counter
-from redis import Redis
-from redis.exceptions import ConnectionError as ValkeyUnreachable
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as ValkeyTimeout
 
-from config.breakers import Breaker
+from config import generations, valkey
 
-log = logging.getLogger("spyglass.caching")
-T = TypeVar("T")
-
-CACHE_ERRORS = Counter("cache_errors_total", "Valkey operations that failed.")
 CACHE_REQUESTS = Counter("cache_requests_total", "Lookups by outcome.", ["cache", "result"])
 
-BREAKER_SECONDS = 1.0
 # The longest that this process serves its own copy. It is right for as long as the generation
 # stands; this only bounds how far past its TTL an untouched one can get.
 LOCAL_SECONDS = 30.0
-POLL_SECONDS = 2.0  # how old a generation number may be
-RETRY_SECONDS = 0.5  # until PostgreSQL is asked again after it did not answer
 LOCAL_BYTES = 32 * 1024 * 1024  # per process, for each of the two local stores
 KEEP_STALE = 5  # an expired body can stand in for this many TTLs
 BUILD_LOCK_SECONDS = 15  # > the statement timeout of a web process
 WAIT_SECONDS = 1.0  # for somebody else's build, where no stale body exists
 
-_ANNOUNCEMENT = re.compile(rb"([\x21-\x7e]{1,200}) (\d{1,18})")
-
 # Deletes a lock only while it is still ours.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 _STORE_AND_RELEASE = "redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3]) " + _RELEASE
-
-
-def attempt(operation: Callable[[], T], fallback: T) -> T:
-    """What `operation` returns, or `fallback` while Valkey is away (a metric and a log line)."""
-    if not process.breaker.allows():
-        return fallback
-    try:
-        result = operation()
-    except (RedisError, ConnectionInterrupted, OSError) as error:
-        CACHE_ERRORS.inc()
-        cause = error.__cause__ if isinstance(error, ConnectionInterrupted) else error
-        if isinstance(cause, ValkeyUnreachable | ValkeyTimeout | OSError):
-            process.breaker.failed(cause)
-        else:
-            log.error("Valkey refused a command: %s", cause)
-        return fallback
-    process.breaker.succeeded()
-    return result
-
-
-def valkey() -> Redis:
-    """The client behind the default cache. Wrap what you do with it in `attempt`."""
-    return get_redis_connection("default")
-
-
-@functools.cache
-def _registered(text: str) -> Any:
-    return valkey().register_script(text)
-
-
-def script(text: str) -> Callable[..., Any]:
-    """A Lua script, called with `keys=[…], args=[…]`; its text is sent once per server."""
-    registered = _registered(text)
-    return lambda keys, args: registered(keys=keys, args=args, client=valkey())
-
-
-def _guarded(name: str, fallback: Callable[[], Any]) -> Callable[..., Any]:
-    original = getattr(RedisCache, name)
-
-    @functools.wraps(original)
-    def method(self, *args, **kwargs):
-        return attempt(lambda: original(self, *args, **kwargs), fallback())
-
-    return method
-
-
-def _none() -> None:
-    return None
-
-
-class PlainSerializer(JSONSerializer):
-    """JSON and not pickle: whoever writes to Valkey must not run code here.
-
-    What cannot be read, as what earlier versions pickled, is None.
-    """
-
-    def loads(self, value: bytes) -> Any:
-        try:
-            return super().loads(value)
-        except ValueError:
-            return None
-
-
-class ResilientCache(RedisCache):
-    """Django's cache on Valkey, where an unreachable Valkey is a miss.
-
-    Then `get` returns its default, `get_many` {}, `set`, `add`, `delete`, `touch` and `has_key`
-    False, `incr`, `decr` and `ttl` None. What is not Django's cache interface raises as it does in
-    django-redis.
-    """
-
-    set = _guarded("set", bool)
-    add = _guarded("add", bool)
-    delete = _guarded("delete", bool)
-    touch = _guarded("touch", bool)
-    has_key = _guarded("has_key", bool)
-    get_many = _guarded("get_many", dict)
-    set_many = _guarded("set_many", list)
-    delete_many = _guarded("delete_many", int)
-    incr = _guarded("incr", _none)
-    decr = _guarded("decr", _none)
-    clear = _guarded("clear", _none)
-    ttl = _guarded("ttl", _none)
-    expire = _guarded("expire", bool)
-
-    def get(self, key, default=None, version=None, client=None):
-        return attempt(
-            lambda: super(ResilientCache, self).get(key, default, version, client), default
-        )
-
-
-def prefixed(key: str) -> str:
-    """`key` as Django's cache would write it, so that `cache.clear` and patterns find it too."""
-    return cache.make_key(key)
-
-
-class _Generations:
-    """The read models' generations as this process knows them."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, int] = {}
-        self.joined: dict[tuple[str, ...], str] = {}
-        self.fresh_until = 0.0
-        self.away = False  # whether PostgreSQL did not answer the last poll
-        self._polling = threading.Lock()
-        self._changing = threading.Lock()
-        self._pushes = 0
-        self._listener: threading.Thread | None = None
-
-    def push(self, model: str, generation: int) -> None:
-        """Take an announced generation."""
-        with self._changing:
-            self._pushes += 1
-            if generation > self.values.get(model, 0):
-                self.values[model] = generation
-                self.joined = {}
-
-    def hear(self, announcement: bytes) -> None:
-        """Take `name generation` as `announce` publishes it; skip anything else."""
-        match = _ANNOUNCEMENT.fullmatch(announcement)
-        if match:
-            self.push(match[1].decode(), int(match[2]))
-
-    def poll(self) -> None:
-        """Read all generations from PostgreSQL; only the first reader of a process waits."""
-        if not self._polling.acquire(blocking=not self.fresh_until):
-            return
-        try:
-            now = time.monotonic()
-            if now < self.fresh_until:
-                return
-            self._listen()
-            pushes = self._pushes
-            found = self._read()
-            self.away = found is None
-            if found is None:
-                # From the end of the wait, or the next caller would wait as well.
-                self.fresh_until = time.monotonic() + RETRY_SECONDS
-            else:
-                self._adopt(found, pushes)
-                self.fresh_until = now + POLL_SECONDS
-        finally:
-            self._polling.release()
-
-    def _adopt(self, found: dict[str, int], pushes: int) -> None:
-        with self._changing:
-            if pushes != self._pushes:
-                # An announcement overtook the query; PostgreSQL's word alone could be older.
-                found = {
-                    name: max(found.get(name, 0), self.values.get(name, 0))
-                    for name in found | self.values
-                }
-            if found != self.values:
-                self.values, self.joined = found, {}
-
-    @staticmethod
-    def _read() -> dict[str, int] | None:
-        from config.models import ReadModelState
-
-        try:
-            return dict(ReadModelState.objects.values_list("name", "generation"))
-        except (DatabaseError, InterfaceError) as error:
-            log.warning("Read-model generations are not readable: %s", error)
-            return None
-
-    def _listen(self) -> None:
-        if self._listener is None or not self._listener.is_alive():
-            self._listener = threading.Thread(
-                target=_listen_forever, args=[self], name="generations", daemon=True
-            )
-            self._listener.start()
-
-
-def _listen_forever(generations: _Generations) -> None:
-    """Hand announcements to `generations` for as long as it is the process's current one."""
-    while generations is process.generations:
-        try:
-            _listen_once(generations)
-        except (RedisError, OSError) as error:
-            log.debug("Subscription to generations lost: %s", error)
-            time.sleep(BREAKER_SECONDS)
-
-
-def _listen_once(generations: _Generations) -> None:
-    with (
-        Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=5) as client,
-        client.pubsub(ignore_subscribe_messages=True) as subscription,
-    ):
-        subscription.subscribe(prefixed("generations"))
-        heard_at = time.monotonic()
-        while generations is process.generations:
-            message = subscription.get_message(timeout=1)
-            if message and message["type"] == "message":
-                generations.hear(message["data"])
-            elif time.monotonic() - heard_at > 10:
-                subscription.ping()  # finds out about a peer that vanished without a word
-                heard_at = time.monotonic()
-
-
-def announce(model: str, generation: int) -> None:
-    """Tell every process that `model` has a new generation. Call it after the commit."""
-    process.generations.push(model, generation)
-    attempt(lambda: valkey().publish(prefixed("generations"), f"{model} {generation}"), 0)
-
-
-def generation(models: tuple[str, ...]) -> str:
-    """The generations of these read models, joined by dots: part of what a cached body is.
-
-    Right at once where Valkey announces it, and never more than POLL_SECONDS old. Take it before
-    you read the data that it shall describe.
-    """
-    current = process.generations
-    if time.monotonic() >= current.fresh_until:
-        current.poll()
-    joined = current.joined.get(models)
-    if joined is None:
-        table, values = current.joined, current.values
-        joined = table[models] = ".".join(str(values.get(model, 0)) for model in models)
-    return joined
 
 
 class _LocalStore:
@@ -371,7 +131,7 @@ def cached(
     old), or wait for a second where there is none, and then build by themselves. `name` labels
     the metric. What `build` raises reaches the caller and nothing is stored.
     """
-    found = _lookup(key, ttl, generation(models), build)
+    found = _lookup(key, ttl, generations.of(models), build)
     CACHE_REQUESTS.labels(name, found.state).inc()
     return found
 
@@ -413,8 +173,10 @@ def _follow(key, ttl, current, last, landed, build) -> Cached:
 
 def _lead(key, ttl, current, last, build) -> Cached:
     """This thread builds, unless another process does."""
-    lock, token = prefixed(f"{key}:building"), uuid.uuid4().hex
-    taken = attempt(lambda: bool(valkey().set(lock, token, nx=True, ex=BUILD_LOCK_SECONDS)), None)
+    lock, token = valkey.prefixed(f"{key}:building"), uuid.uuid4().hex
+    taken = valkey.attempt(
+        lambda: bool(valkey.client().set(lock, token, nx=True, ex=BUILD_LOCK_SECONDS)), None
+    )
     if taken is False:
         if last is not None:
             return Cached(last.body, last.etag, "stale")
@@ -425,7 +187,7 @@ def _lead(key, ttl, current, last, build) -> Cached:
         return _build(key, ttl, current, build, held=(lock, token) if taken else None)
     except BaseException:
         if taken:
-            attempt(lambda: script(_RELEASE)(keys=[lock], args=[token]), None)
+            valkey.attempt(lambda: valkey.script(_RELEASE)(keys=[lock], args=[token]), None)
         raise
 
 
@@ -447,7 +209,7 @@ def _build(key, ttl, current, build, held: tuple[str, str] | None = None) -> Cac
     for it in vain, or all of them one after the other, would only hold up those that need no more
     than the cache.
     """
-    if process.generations.away:
+    if generations.known.away:
         raise OperationalError("PostgreSQL did not answer a moment ago.")
     body = build()
     made = _Body(current, time.time(), etag_of(body), body, time.monotonic())
@@ -455,15 +217,16 @@ def _build(key, ttl, current, build, held: tuple[str, str] | None = None) -> Cac
     lifetime = ttl * KEEP_STALE
     if held:
         lock, token = held
-        keys, args = [lock, prefixed(key)], [token, made.packed(), lifetime]
-        attempt(lambda: script(_STORE_AND_RELEASE)(keys=keys, args=args), None)
+        keys, args = [lock, valkey.prefixed(key)], [token, made.packed(), lifetime]
+        valkey.attempt(lambda: valkey.script(_STORE_AND_RELEASE)(keys=keys, args=args), None)
     else:
-        attempt(lambda: valkey().set(prefixed(key), made.packed(), ex=lifetime), False)
+        name, packed = valkey.prefixed(key), made.packed()
+        valkey.attempt(lambda: valkey.client().set(name, packed, ex=lifetime), False)
     return Cached(made.body, made.etag, "miss")
 
 
 def _fetch(key: str) -> _Body | None:
-    data = attempt(lambda: valkey().get(prefixed(key)), None)
+    data = valkey.attempt(lambda: valkey.client().get(valkey.prefixed(key)), None)
     return None if data is None else _Body.unpacked(data)
 
 
@@ -541,7 +304,7 @@ def hot(name: str, ttl: int, models: tuple[str, ...]) -> Callable:
             ):
                 return view(request, *args, **kwargs)
             key = (request.path_info, meta.get("QUERY_STRING", ""))
-            current = generation(models)
+            current = generations.of(models)
             entry = process.hot.entries.get(key)
             if entry is not None and entry.generation == current:
                 now = time.monotonic()
@@ -589,8 +352,6 @@ class _Process:
         self.forget()
 
     def forget(self) -> None:
-        self.breaker = Breaker("Valkey", seconds=BREAKER_SECONDS)
-        self.generations = _Generations()
         self.bodies = _LocalStore()
         self.hot = _LocalStore()
         self.flights = _Flights()
@@ -604,3 +365,5 @@ os.register_at_fork(after_in_child=process.forget)
 def forget() -> None:
     """Drop everything that this process remembers, as if it had just started."""
     process.forget()
+    generations.forget()
+    valkey.breaker.reset()

@@ -17,7 +17,6 @@ from redis.exceptions import RedisError
 from config import (
     archive,
     backup,
-    caching,
     jobs,
     limits,
     partitions,
@@ -25,6 +24,7 @@ from config import (
     runs,
     schedules,
     stores,
+    valkey,
 )
 from config.admin.base import span
 from config.logs import first_line
@@ -111,7 +111,7 @@ def _settings() -> Iterator[Check]:
 
 def _cache() -> Iterator[Check]:
     try:
-        version = caching.valkey().info("server")
+        version = valkey.client().info("server")
     except (RedisError, OSError) as error:
         advice = "start Valkey, or correct REDIS_URL; until then everything works, slower"
         yield Check(WARN, "cache", f"unreachable: {error}", advice)

@@ -9,7 +9,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from config import caching, routing, runs
+from config import routing, runs, valkey
 from config.rendering import dumps
 
 OK, DEGRADED, DOWN = "ok", "degraded", "down"
@@ -79,7 +79,7 @@ def _migrations() -> str:
 
 
 def _cache() -> str:
-    return OK if caching.attempt(lambda: caching.valkey().ping(), False) else DEGRADED
+    return OK if valkey.attempt(lambda: valkey.client().ping(), False) else DEGRADED
 
 
 def _worker() -> str:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 from psycopg.errors import LockNotAvailable
 
-from config import caching, tally
+from config import generations, tally
 from config.models import ReadModelState
 from config.sqlfiles import queries
 
@@ -186,7 +186,7 @@ def record(name: str, done: Refreshed, *, seconds: float, full: bool = False) ->
         tally.add("read_model_refresh_seconds_sum", seconds, model=name)
         tally.add("read_model_refresh_seconds_count", 1, model=name)
         tally.add("read_model_refresh_rows_total", done.rows, model=name)
-        transaction.on_commit(lambda: caching.announce(name, generation))
+        transaction.on_commit(lambda: generations.announce(name, generation))
 
 
 def reconcile(

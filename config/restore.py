@@ -22,7 +22,7 @@ from django.db import connection, connections
 from django.db.migrations.loader import MigrationLoader
 from psycopg import sql
 
-from config import backup, caching, pgtools
+from config import backup, caching, pgtools, valkey
 from config.backup import Backup, Manifest, Progress
 from config.sqlfiles import queries
 
@@ -63,7 +63,7 @@ def run(found: Backup, *, jobs: int, force: bool, discard: bool, progress: Progr
     sessions are ended. Raises BackupError, RestoreError, ToolError, psycopg.Error.
     """
     pgtools.require_no_pooler("a restore")
-    if caching.attempt(lambda: caching.valkey().ping(), None) is None:
+    if valkey.attempt(lambda: valkey.client().ping(), None) is None:
         raise RestoreError("Valkey does not answer: start it first, because what it holds of the "
                            "old data must go, too")  # fmt: skip
     _check_migrations(found.manifest)
@@ -345,10 +345,10 @@ def _drop(server: psycopg.Connection, name: str) -> None:
 
 def _forget_caches() -> None:
     """Remove what Valkey holds of the old data; streams are no cache, their events count still."""
-    valkey = caching.valkey()
-    pattern = caching.prefixed("*")
+    client = valkey.client()
+    pattern = valkey.prefixed("*")
     for kind in ("string", "hash", "set", "zset", "list"):
-        for key in valkey.scan_iter(match=pattern, count=1_000, _type=kind):
-            valkey.delete(key)
+        for key in client.scan_iter(match=pattern, count=1_000, _type=kind):
+            client.delete(key)
     caching.forget()
     connection.close()

@@ -25,7 +25,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from config import caching
+from config import valkey
 from config.sqlfiles import queries
 
 log = logging.getLogger("spyglass.routing")
@@ -168,7 +168,7 @@ def _reason_against(request: HttpRequest) -> str:
     key = _key(request)
     if not key:
         return ""
-    wrote = caching.attempt(lambda: caching.valkey().get(key) or b"0", None)
+    wrote = valkey.attempt(lambda: valkey.client().get(key) or b"0", None)
     if wrote is None:
         return "unknown writer"
     return "own write" if int(wrote) > standby.replayed else ""
@@ -211,7 +211,7 @@ def _note_write(request: HttpRequest) -> None:
     except Error as error:
         log.warning("What was written is not noted: %s", error)
         return
-    caching.attempt(lambda: caching.valkey().set(key, position, ex=REMEMBER_SECONDS), None)
+    valkey.attempt(lambda: valkey.client().set(key, position, ex=REMEMBER_SECONDS), None)
 
 
 def _key(request: HttpRequest) -> str:
@@ -219,7 +219,7 @@ def _key(request: HttpRequest) -> str:
     token = request.headers.get("Authorization", "")
     if not token:
         return ""
-    return caching.prefixed(f"wrote:{hashlib.sha256(token.encode()).hexdigest()}")
+    return valkey.prefixed(f"wrote:{hashlib.sha256(token.encode()).hexdigest()}")
 
 
 def metrics() -> Iterable[Metric]:

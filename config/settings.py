@@ -202,11 +202,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URL = env.str("REDIS_URL")
 CACHES = {
     "default": {
-        "BACKEND": "config.caching.ResilientCache",
+        "BACKEND": "config.valkey.ResilientCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": env.str("CACHE_PREFIX", default="spyglass"),
         "OPTIONS": {
-            "SERIALIZER": "config.caching.PlainSerializer",
+            "SERIALIZER": "config.valkey.PlainSerializer",
             "SOCKET_CONNECT_TIMEOUT": 0.25,
             "SOCKET_TIMEOUT": env.float("CACHE_TIMEOUT", default=0.25),  # seconds
         },

@@ -16,7 +16,7 @@ from django.conf import settings
 from prometheus_client import Counter
 from rest_framework.throttling import BaseThrottle
 
-from config import caching
+from config import valkey
 
 THROTTLED = Counter("throttled_total", "Requests refused with 429.", ["scope"])
 BYPASSED = Counter("throttle_bypassed_total", "Requests let through because Valkey was away.")
@@ -72,8 +72,8 @@ def count(scope: str, caller: str, limit: int, window: int) -> float | None:
     None while Valkey is away.
     """
     now = time.time()
-    answer = caching.attempt(
-        lambda: caching.script(_COUNT)(
+    answer = valkey.attempt(
+        lambda: valkey.script(_COUNT)(
             keys=_keys(scope, caller, window, now),
             args=[limit, window * 1000, int(now % window * 1000)],
         ),
@@ -85,13 +85,13 @@ def count(scope: str, caller: str, limit: int, window: int) -> float | None:
 def forget(scope: str, caller: str, window: int) -> bool:
     """Start `caller` from 0 again; False while Valkey is away."""
     keys = _keys(scope, caller, window, time.time())
-    return caching.attempt(lambda: caching.valkey().delete(*keys) >= 0, fallback=False)
+    return valkey.attempt(lambda: valkey.client().delete(*keys) >= 0, fallback=False)
 
 
 def _keys(scope: str, caller: str, window: int, now: float) -> list[str]:
     """The counters of the window at `now` and of the one before."""
     index = int(now // window)
-    prefix = caching.prefixed(f"throttle:{scope}:{caller}")
+    prefix = valkey.prefixed(f"throttle:{scope}:{caller}")
     return [f"{prefix}:{index}", f"{prefix}:{index - 1}"]
 
 

@@ -26,7 +26,7 @@ from django.db import connection, transaction
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from config import caching, partitions, tally
+from config import partitions, tally, valkey
 from config.fields import MAX_ID
 from config.outages import AWAY
 from config.sqlfiles import queries
@@ -72,10 +72,10 @@ class Entry:
 
 def key() -> str:
     """The stream's key in Valkey."""
-    return caching.prefixed("counters:events")
+    return valkey.prefixed("counters:events")
 
 
-def client() -> Redis:
+def waiting_client() -> Redis:
     """A connection to Valkey that may wait for it, for workers: requests use the cache's."""
     return Redis.from_url(
         settings.REDIS_URL,
@@ -96,8 +96,8 @@ def offer(events: Sequence[Event]) -> None:
         for at in range(0, len(rows), EVENTS_PER_ENTRY)
     ]
     limit = settings.COUNTERS_STREAM_LIMIT
-    offered = caching.attempt(
-        lambda: caching.script(_OFFER)(keys=[key()], args=[limit, FIELD, *parts]), None
+    offered = valkey.attempt(
+        lambda: valkey.script(_OFFER)(keys=[key()], args=[limit, FIELD, *parts]), None
     )
     if offered is None:
         raise Unavailable("The stream of events is not available.")
@@ -116,9 +116,9 @@ return 1
 class Consumer:
     """One member of the group. `step` may be killed at any line."""
 
-    def __init__(self, name: str, valkey: Redis | None = None) -> None:
+    def __init__(self, name: str, client: Redis | None = None) -> None:
         self.name = name
-        self._valkey = valkey or client()
+        self._valkey = client or waiting_client()
         self._claim_due = 0.0
 
     def step(self, *, wait_seconds: float = 1) -> int:
@@ -206,10 +206,10 @@ def _count_carefully(entries: list[Entry]) -> int:
     return counted
 
 
-def make_group(valkey: Redis) -> None:
+def make_group(client: Redis) -> None:
     """Make the stream and its group, from its beginning, where Valkey has none."""
     try:
-        valkey.xgroup_create(key(), GROUP, id="0", mkstream=True)
+        client.xgroup_create(key(), GROUP, id="0", mkstream=True)
     except ResponseError as error:
         if "BUSYGROUP" not in str(error):
             raise
@@ -272,13 +272,13 @@ def lag() -> dict[str, float] | None:
     """`entries` that wait or are at work, and `seconds` since the oldest came; None: no Valkey."""
 
     def look() -> dict[str, float]:
-        valkey = caching.valkey()
-        length = valkey.xlen(key())
-        oldest = valkey.xrange(key(), count=1) if length else []
+        client = valkey.client()
+        length = client.xlen(key())
+        oldest = client.xrange(key(), count=1) if length else []
         seconds = time.time() - int(oldest[0][0].split(b"-")[0]) / 1000 if oldest else 0.0
         return {"entries": length, "seconds": max(0.0, seconds)}
 
-    return caching.attempt(look, None)
+    return valkey.attempt(look, None)
 
 
 def _make_days(events: list[Event]) -> None:

@@ -20,7 +20,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 from psycopg.errors import CheckViolation
 
-from config import caching, partitions, prepared, readmodels, tally
+from config import generations, partitions, prepared, readmodels, tally
 from config.sqlfiles import Statements, queries
 from config.text import storable
 from discovery.models import Source
@@ -302,7 +302,7 @@ def publish_drops() -> tuple[int, int]:
                 published, notified, generation = cursor.fetchone()
                 tally.add("discovery_drops_published_total", published)
                 tally.add("discovery_notifications_total", notified, state="pending")
-                transaction.on_commit(lambda raised=generation: caching.announce(DROPS, raised))
+                transaction.on_commit(lambda raised=generation: generations.announce(DROPS, raised))
         drops, told = drops + published, told + notified
         if published < PUBLISHED_AT_ONCE:
             return drops, told

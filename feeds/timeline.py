@@ -17,7 +17,7 @@ import orjson
 from django.conf import settings
 from django.db import connection
 
-from config import caching, prepared
+from config import prepared, valkey
 from config.sqlfiles import queries
 from feeds import shown
 from feeds.metrics import FEED_CACHE, FEED_READ_SECONDS
@@ -93,8 +93,8 @@ def _cached(
 
     The window holds what may be there; whether it is, and what came since, is asked each time.
     """
-    key = caching.prefixed(f"feeds:window:{viewer.pk}:{viewer.timeline_version}")
-    data = caching.attempt(lambda: caching.valkey().get(key), None)
+    key = valkey.prefixed(f"feeds:window:{viewer.pk}:{viewer.timeline_version}")
+    data = valkey.attempt(lambda: valkey.client().get(key), None)
     FEED_CACHE.labels("miss" if data is None else "hit").inc()
     how = "computed" if data is None else "cached"
     if data is None:
@@ -104,7 +104,7 @@ def _cached(
         lifetime = settings.FEEDS_CACHE_SECONDS
         if lifetime > 0:
             packed = orjson.dumps(window)
-            caching.attempt(lambda: caching.valkey().set(key, packed, ex=lifetime), None)
+            valkey.attempt(lambda: valkey.client().set(key, packed, ex=lifetime), None)
     else:
         window = orjson.loads(data)
     ids: Sequence[int] = window["ids"]

@@ -13,8 +13,7 @@ import orjson
 from django.conf import settings
 from django.db import connection
 
-from config import caching
-from config.caching import attempt, prefixed, valkey
+from config import valkey
 from config.rendering import dumps
 from config.sqlfiles import queries
 from matching import queries as reads
@@ -58,22 +57,22 @@ def hot() -> list[int]:
 
 def rebuild() -> int:
     """Build the hash anew out of PostgreSQL and put it in place; how many items it has."""
-    building = prefixed(f"{HASH}:{uuid.uuid4().hex}")
-    began = attempt(_now, None)
+    building = valkey.prefixed(f"{HASH}:{uuid.uuid4().hex}")
+    began = valkey.attempt(_now, None)
     built = 0
     ids = hot()
     for first in range(0, len(ids), _BATCH):
         found = reads.public_items(ids[first : first + _BATCH])
         if found:
             body = {item_id: dumps(item) for item_id, item in found.items()}
-            attempt(lambda body=body: _fill(building, body), None)
+            valkey.attempt(lambda body=body: _fill(building, body), None)
             built += len(found)
     if not built:
-        attempt(lambda: valkey().delete(prefixed(HASH)), None)
+        valkey.attempt(lambda: valkey.client().delete(valkey.prefixed(HASH)), None)
         return 0
-    keys = [building, prefixed(HASH), prefixed(_FORGOTTEN)]
+    keys = [building, valkey.prefixed(HASH), valkey.prefixed(_FORGOTTEN)]
     if began is not None:
-        attempt(lambda: caching.script(_SWAP)(keys=keys, args=[began]), None)
+        valkey.attempt(lambda: valkey.script(_SWAP)(keys=keys, args=[began]), None)
     return built
 
 
@@ -81,7 +80,7 @@ def forget(item_ids: Iterable[int]) -> None:
     """Drop items that changed. Call it after the commit of the change."""
     ids = [str(item_id) for item_id in item_ids]
     if ids:
-        attempt(lambda: _drop(ids), None)
+        valkey.attempt(lambda: _drop(ids), None)
 
 
 def read(item_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -98,29 +97,31 @@ def read(item_ids: Sequence[int]) -> list[dict[str, Any]]:
 
 def size() -> int | None:
     """How many items the hash has; None where Valkey does not answer."""
-    return attempt(lambda: int(valkey().hlen(prefixed(HASH))), None)
+    return valkey.attempt(lambda: int(valkey.client().hlen(valkey.prefixed(HASH))), None)
 
 
 def stored(item_ids: Sequence[int]) -> dict[int, Any]:
     """The items that the hash has among these, as they stand there."""
-    texts = attempt(lambda: valkey().hmget(prefixed(HASH), list(item_ids)), [None] * len(item_ids))
+    texts = valkey.attempt(
+        lambda: valkey.client().hmget(valkey.prefixed(HASH), list(item_ids)), [None] * len(item_ids)
+    )
     pairs = zip(item_ids, texts, strict=True)
     return {item_id: orjson.loads(text) for item_id, text in pairs if text is not None}
 
 
 def _fill(key: str, body: dict[int, bytes]) -> None:
-    pipeline = valkey().pipeline(transaction=False)
+    pipeline = valkey.client().pipeline(transaction=False)
     pipeline.hset(key, mapping=body)
     pipeline.expire(key, _BUILD_SECONDS)
     pipeline.execute()
 
 
 def _drop(ids: list[str]) -> None:
-    keys = [prefixed(HASH), prefixed(_FORGOTTEN)]
+    keys = [valkey.prefixed(HASH), valkey.prefixed(_FORGOTTEN)]
     for first in range(0, len(ids), _BATCH):
-        caching.script(_FORGET)(keys=keys, args=[_FORGOTTEN_SECONDS, *ids[first : first + _BATCH]])
+        valkey.script(_FORGET)(keys=keys, args=[_FORGOTTEN_SECONDS, *ids[first : first + _BATCH]])
 
 
 def _now() -> float:
-    seconds, microseconds = valkey().time()
+    seconds, microseconds = valkey.client().time()
     return seconds + microseconds / 1_000_000

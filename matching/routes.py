@@ -12,7 +12,7 @@ from datetime import date
 from itertools import combinations
 from typing import Any
 
-from config import caching, prepared
+from config import generations, prepared
 from config.sqlfiles import queries
 from matching import geo
 from matching.models import Item
@@ -307,7 +307,7 @@ class _Frequencies:
     def of(self, kinds: tuple[str, ...], terms: Iterable[str]) -> dict[str, int]:
         """How many live items of the kinds hold each term."""
         # A process that forgot everything has other generations, of the same numbers perhaps.
-        stand = caching.process.generations, caching.generation((TERMS,))
+        stand = generations.known, generations.of((TERMS,))
         if stand != self._stand or self._size > FREQUENCIES:
             self._stand, self._counts, self._size = stand, {}, 0
         known = self._counts.setdefault(kinds, {})

@@ -24,7 +24,7 @@ OWN = ("/api/v1/items?", "/api/v1/watches?", "/api/v1/feed")
 @pytest.fixture
 def filled(db, settings):
     from catalog.actions import record_snapshots
-    from config import caching, readmodels
+    from config import caching, generations, readmodels
 
     settings.HTTPS = settings.SECURE_SSL_REDIRECT = False
     settings.REST_FRAMEWORK = {
@@ -46,7 +46,7 @@ def filled(db, settings):
     for model in readmodels.select():
         readmodels.refresh(model)
     caching.forget()
-    caching.generation(())
+    generations.of(())
     return names
 
 

@@ -16,7 +16,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer
 from rest_framework.views import APIView
 
-from config import caching, problems, retention
+from config import caching, generations, problems, retention
 from config.idempotency import idempotent
 from config.openapi import IDEMPOTENCY_KEY
 from config.params import NoQuery, object_of
@@ -326,7 +326,7 @@ class _Stream:
         seen = None
         yield b"retry: 1000\n\n"
         while time.monotonic() < end:
-            current = caching.generation(DROPS)
+            current = generations.of(DROPS)
             if current != seen or self._since is None:
                 seen = current
                 for event in self._news(end):

@@ -13,7 +13,7 @@ from django.core.cache import cache
 from django.db import OperationalError
 from django.http import HttpResponse
 
-from config import caching
+from config import caching, generations, valkey
 from config.models import ReadModelState
 from tests.processes import until
 
@@ -56,7 +56,7 @@ def forget_local() -> None:
 
 def refresh(generation: int, model: str = "cards") -> None:
     ReadModelState.objects.update_or_create(name=model, defaults={"generation": generation})
-    caching.announce(model, generation)
+    generations.announce(model, generation)
 
 
 def counted(result: str) -> float:
@@ -76,8 +76,8 @@ def test_miss_then_hit_here_then_hit_in_another_process(build):
 
 def test_the_key_in_valkey_is_the_documented_one(build):
     look(build)
-    assert caching.valkey().exists(cache.make_key("catalog:x:1:20"))
-    assert 60 < caching.valkey().ttl(cache.make_key("catalog:x:1:20")) <= 300
+    assert valkey.client().exists(cache.make_key("catalog:x:1:20"))
+    assert 60 < valkey.client().ttl(cache.make_key("catalog:x:1:20")) <= 300
 
 
 def test_a_refresh_invalidates_at_once(build):
@@ -92,7 +92,7 @@ def test_a_restored_backup_invalidates_too(build):
     refresh(7)
     look(build)
     ReadModelState.objects.update(generation=3)
-    caching.process.generations.fresh_until = 0.1
+    generations.known.fresh_until = 0.1
     assert look(build).state == "miss"
 
 
@@ -113,7 +113,7 @@ def test_a_failing_build_is_not_stored(build):
 
 
 def test_what_an_older_version_stored_is_a_miss(build):
-    caching.valkey().set(cache.make_key("catalog:x:1:20"), b"\x80\x05pickle\nbody")
+    valkey.client().set(cache.make_key("catalog:x:1:20"), b"\x80\x05pickle\nbody")
     assert look(build).state == "miss"
 
 
@@ -146,18 +146,18 @@ def test_threads_get_the_last_body_while_one_builds(build):
 def test_another_process_builds_and_a_stale_body_stands_in(build):
     look(build)
     refresh(1)
-    caching.valkey().set(cache.make_key("catalog:x:1:20:building"), "other", ex=15)
+    valkey.client().set(cache.make_key("catalog:x:1:20:building"), "other", ex=15)
     assert look(build).state == "stale"
-    assert caching.valkey().get(cache.make_key("catalog:x:1:20:building")) == b"other"
+    assert valkey.client().get(cache.make_key("catalog:x:1:20:building")) == b"other"
 
 
 def test_another_process_builds_and_we_wait_for_it(build):
-    caching.valkey().set(cache.make_key("catalog:x:1:20:building"), "other", ex=15)
+    valkey.client().set(cache.make_key("catalog:x:1:20:building"), "other", ex=15)
 
     def finish():
         time.sleep(0.2)
         made = caching._Body("0", time.time(), caching.etag_of(b"theirs"), b"theirs")
-        caching.valkey().set(cache.make_key("catalog:x:1:20"), made.packed())
+        valkey.client().set(cache.make_key("catalog:x:1:20"), made.packed())
 
     other = threading.Thread(target=finish)
     other.start()
@@ -167,18 +167,18 @@ def test_another_process_builds_and_we_wait_for_it(build):
 
 
 def test_another_process_died_while_building(build):
-    caching.valkey().set(cache.make_key("catalog:x:1:20:building"), "dead", ex=15)
+    valkey.client().set(cache.make_key("catalog:x:1:20:building"), "dead", ex=15)
     started = time.monotonic()
     assert look(build).state == "miss"
     assert time.monotonic() - started < caching.WAIT_SECONDS + 0.5
 
 
 def test_an_announcement_reaches_other_processes():
-    assert caching.generation(MODELS) == "0"
+    assert generations.of(MODELS) == "0"
     wait_for_subscriber()
-    caching.process.generations.fresh_until = time.monotonic() + 60  # no polling in this test
-    run_python("from config import caching; caching.announce('cards', 5)")
-    until(lambda: caching.generation(MODELS) == "5", seconds=5)
+    generations.known.fresh_until = time.monotonic() + 60  # no polling in this test
+    run_python("from config import generations; generations.announce('cards', 5)")
+    until(lambda: generations.of(MODELS) == "5", seconds=5)
 
 
 def test_without_valkey_generations_come_from_postgresql(build, own_valkey):
@@ -186,27 +186,27 @@ def test_without_valkey_generations_come_from_postgresql(build, own_valkey):
     assert look(build).state == "miss"
     assert look(build).state == "hit"
     ReadModelState.objects.create(name="cards", generation=1)
-    until(lambda: look(build).state == "miss", seconds=caching.POLL_SECONDS + 0.5)
+    until(lambda: look(build).state == "miss", seconds=generations.POLL_SECONDS + 0.5)
 
 
 def test_a_lost_subscription_comes_back(own_valkey):
-    caching.generation(MODELS)
+    generations.of(MODELS)
     wait_for_subscriber()
     own_valkey.stop()
     own_valkey.start()
     wait_for_subscriber()
-    caching.process.generations.fresh_until = time.monotonic() + 60
-    caching.valkey().publish(caching.prefixed("generations"), "cards 9")
-    until(lambda: caching.generation(MODELS) == "9", seconds=5)
+    generations.known.fresh_until = time.monotonic() + 60
+    valkey.client().publish(valkey.prefixed("generations"), "cards 9")
+    until(lambda: generations.of(MODELS) == "9", seconds=5)
 
 
 def test_noise_on_the_channel_does_not_end_the_subscription():
-    caching.generation(MODELS)
+    generations.of(MODELS)
     wait_for_subscriber()
-    caching.process.generations.fresh_until = time.monotonic() + 60
+    generations.known.fresh_until = time.monotonic() + 60
     for noise in [b"", b"cards", b"cards x", b"\xff\xfe 1", b"cards 8"]:
-        caching.valkey().publish(caching.prefixed("generations"), noise)
-    until(lambda: caching.generation(MODELS) == "8", seconds=5)
+        valkey.client().publish(valkey.prefixed("generations"), noise)
+    until(lambda: generations.of(MODELS) == "8", seconds=5)
 
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
@@ -235,7 +235,7 @@ def test_valkey_goes_away_under_load_and_comes_back(own_valkey, how):
             own_valkey.start()
         else:
             os.kill(own_valkey.pid, signal.SIGCONT)
-        until(lambda: not caching.process.breaker.is_open, seconds=3)
+        until(lambda: not valkey.breaker.is_open, seconds=3)
         over.set()
         for one in running:
             one.result()
@@ -244,12 +244,12 @@ def test_valkey_goes_away_under_load_and_comes_back(own_valkey, how):
     forget_local()
     key = f"after:{how}"
     look(build, key=key)
-    assert caching.valkey().exists(cache.make_key(key))
+    assert valkey.client().exists(cache.make_key(key))
 
 
 def test_django_cache_without_valkey_misses(own_valkey):
     own_valkey.stop()
-    before = caching.CACHE_ERRORS._value.get()
+    before = valkey.CACHE_ERRORS._value.get()
     assert cache.get("a", "fallback") == "fallback"
     assert cache.get_many(["a"]) == {}
     assert cache.set("a", 1) is False
@@ -260,7 +260,7 @@ def test_django_cache_without_valkey_misses(own_valkey):
     assert cache.incr("a") is None
     assert cache.get_or_set("a", 7) == 7
     cache.clear()
-    assert caching.CACHE_ERRORS._value.get() == before + 1  # the breaker kept the rest away
+    assert valkey.CACHE_ERRORS._value.get() == before + 1  # the breaker kept the rest away
 
 
 def test_django_cache_with_valkey():
@@ -272,17 +272,17 @@ def test_django_cache_with_valkey():
 
 
 def test_a_refused_command_does_not_open_the_breaker():
-    caching.valkey().set("text", "abc")
-    assert caching.attempt(lambda: caching.valkey().incr("text"), None) is None
-    assert not caching.process.breaker.is_open
+    valkey.client().set("text", "abc")
+    assert valkey.attempt(lambda: valkey.client().incr("text"), None) is None
+    assert not valkey.breaker.is_open
 
 
 def test_a_forked_child_starts_afresh():
-    caching.generation(MODELS)
+    generations.of(MODELS)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        fresh = caching.process.generations._listener is None and not caching.process.bodies.entries
+        fresh = generations.known._listener is None and not caching.process.bodies.entries
         os.write(writer, b"1" if fresh else b"0")
         os._exit(0)
     os.waitpid(child, 0)
@@ -294,8 +294,8 @@ def test_a_forked_child_starts_afresh():
 def test_the_subscriber_dies_with_the_process():
     started = time.monotonic()
     run_python(
-        "from config import caching; caching.process.generations._listen();"
-        "import time; time.sleep(0.3); assert caching.process.generations._listener.is_alive()"
+        "from config import generations; generations.known._listen();"
+        "import time; time.sleep(0.3); assert generations.known._listener.is_alive()"
     )
     assert time.monotonic() - started < 15
 
@@ -414,10 +414,10 @@ def in_thread(action, *args):
 
 
 def wait_for_subscriber() -> None:
-    channel = caching.prefixed("generations")
+    channel = valkey.prefixed("generations")
 
     def subscribed() -> bool:
-        found = caching.attempt(lambda: caching.valkey().pubsub_numsub(channel), [])
+        found = valkey.attempt(lambda: valkey.client().pubsub_numsub(channel), [])
         return bool(found and found[0][1])
 
     until(subscribed, seconds=5)
@@ -431,10 +431,10 @@ def run_python(code: str) -> None:
 def test_while_the_database_is_away_only_one_caller_waits_for_it(build, request):
     look(build)
     request.getfixturevalue("unreachable_database")
-    caching.process.generations.fresh_until = time.monotonic()  # asks again
+    generations.known.fresh_until = time.monotonic()  # asks again
     assert (look(build).state, build.calls) == ("hit", 1)
-    assert caching.process.generations.away
-    assert caching.process.generations.fresh_until > time.monotonic()
+    assert generations.known.away
+    assert generations.known.fresh_until > time.monotonic()
     with pytest.raises(OperationalError, match="a moment ago"):
         look(build, key="catalog:y:1:20")
     assert build.calls == 1

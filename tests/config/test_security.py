@@ -165,13 +165,13 @@ def test_who_may_edit_schedules_cannot_choose_what_runs():
 def test_what_lies_in_valkey_runs_no_code():
     from django.core.cache import cache
 
-    from config import caching
+    from config import valkey
 
     class Harm:
         def __reduce__(self):
             return (exec, ("raise SystemExit('it ran')",))
 
-    caching.valkey().set(cache.make_key("harm"), pickle.dumps(Harm()))
+    valkey.client().set(cache.make_key("harm"), pickle.dumps(Harm()))
     assert cache.get("harm") is None
     cache.set("fine", {"a": [1, "x"]})
     assert cache.get("fine") == {"a": [1, "x"]}

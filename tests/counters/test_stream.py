@@ -45,7 +45,7 @@ def post(db) -> Post:
 
 @pytest.fixture
 def valkey():
-    client = stream.client()
+    client = stream.waiting_client()
     client.delete(stream.key())
     stream.make_group(client)
     yield client
