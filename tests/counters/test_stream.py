@@ -12,7 +12,6 @@ import orjson
 import pytest
 from redis import Redis
 
-from config import caching
 from counters import actions, incoming, stream
 from counters.actions import Event
 from counters.models import DeadLetter, SeenEvent
@@ -196,7 +195,7 @@ def test_a_full_stream_refuses(settings, valkey, post):
 
 def test_without_valkey_events_are_refused(monkeypatch, valkey, post):
     gone = Redis(port=1)
-    monkeypatch.setattr(caching, "valkey", lambda: gone)
+    monkeypatch.setattr("config.valkey.client", lambda: gone)
     refused = Person("bob", ["events"]).send("events", {"events": [view(post.pk)]})
     assert refused.status_code == 503
     assert stream.lag() is None
