@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
         print("No figure has an id of --only.", file=sys.stderr)
         return 2
     print(harness.table(found))
+    if options.name == ALL:
+        print("The goals are those of whole sizes, whose results are in docs/performance.md.")
     if options.json:
         rows = None if options.name == ALL else _rows_of(options.name, options)
         harness.write_json(options.json, harness.report(options.name, found, rows=rows))
