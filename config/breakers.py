@@ -40,6 +40,8 @@ class Breaker:
             return True
         with self._changing:
             now = time.monotonic()
+            if not self._open_until:  # it closed while this caller waited for the lock
+                return True
             if now < self._open_until:
                 return False
             self._open_until = now + self._seconds

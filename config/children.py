@@ -16,8 +16,8 @@ SETTLED_SECONDS = 60  # a process that lived this long did not fail at its start
 LONGEST_PAUSE_SECONDS = 60
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_LINUX = sys.platform.startswith("linux")
-_LIBC = ctypes.CDLL(None) if _LINUX else None  # found now: after a fork nothing may be loaded
+# Found now: after a fork nothing may be loaded or looked up.
+_prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 
 
 class Child:
@@ -126,8 +126,8 @@ def end_with_parent() -> Callable[[], None]:
     parent = os.getpid()
 
     def in_the_child() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if _prctl is not None:
+            _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
             if os.getppid() != parent:  # it died before the call
                 os._exit(1)
 

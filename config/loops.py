@@ -13,17 +13,19 @@ from config import runs
 from config.logs import first_line
 from config.outages import AWAY
 
-logger = logging.getLogger("spyglass.worker")
-
 BEAT_SECONDS = 15  # between two signs of life
 ALIVE_SECONDS = 30 + BEAT_SECONDS
 FAILED_SECONDS = 1.0  # until a step that failed is tried again
 
 
 def repeat(
-    stop: threading.Event, step: Callable[[], Any], *, rest: float | Callable[[], Any]
+    stop: threading.Event,
+    step: Callable[[], Any],
+    *,
+    rest: float | Callable[[], Any],
+    logger: logging.Logger,
 ) -> None:
-    """Call `step` until `stop` is set, whatever it raises.
+    """Call `step` until `stop` is set, whatever it raises; that is told to the domain's `logger`.
 
     Where it had nothing to do (what it returns is false), rest first: for so many seconds, or by
     calling `rest`. At the end this thread's connections are closed.
@@ -42,7 +44,7 @@ def repeat(
                 logger.warning("cannot use Valkey: %s", first_line(error))
                 stop.wait(FAILED_SECONDS)
             except Exception:
-                logger.exception("%s goes on after an error", threading.current_thread().name)
+                logger.exception("the worker goes on after an error")
                 stop.wait(FAILED_SECONDS)
     finally:
         connections.close_all()

@@ -84,7 +84,7 @@ class Supervisor:
             if child.look() and child is self._cluster:
                 self._expect()
         why = self._tend()
-        if why:
+        if why and self._cluster.pid:  # else it waits for the end of its pause
             self._silences += 1
             logger.error("restarting the cluster: %s", why)
             self._cluster.kill()

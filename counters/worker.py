@@ -3,6 +3,7 @@
 Any number of them may run, on any number of hosts.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -13,6 +14,8 @@ from django.conf import settings
 from config import loops
 from counters import actions
 from counters.stream import Consumer
+
+logger = logging.getLogger("spyglass.counters")
 
 WORKER = "counter worker"  # the Heartbeat row
 FOLD_BUDGET_SECONDS = 5
@@ -28,7 +31,8 @@ def work(stop: threading.Event) -> None:
     folder.start()
     consumer = Consumer(f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        loops.repeat(stop, consumer.step, rest=0)  # it waits for entries by itself
+        # It waits for entries by itself.
+        loops.repeat(stop, consumer.step, rest=0, logger=logger)
     finally:
         consumer.close()
         folder.join(FOLD_BUDGET_SECONDS * 2)
@@ -46,4 +50,4 @@ def _fold_until(stop: threading.Event) -> None:
         beat()
         actions.fold(budget_seconds=FOLD_BUDGET_SECONDS)
 
-    loops.repeat(stop, step, rest=settings.COUNTERS_FOLD_SECONDS)
+    loops.repeat(stop, step, rest=settings.COUNTERS_FOLD_SECONDS, logger=logger)

@@ -68,7 +68,7 @@ def work(stop: threading.Event) -> None:
         threading.Thread(
             target=loops.repeat,
             args=(stop, deliver_next),
-            kwargs={"rest": POLL_SECONDS},
+            kwargs={"rest": POLL_SECONDS, "logger": logger},
             name=f"sender {number}",
             daemon=True,
         )
@@ -82,7 +82,7 @@ def work(stop: threading.Event) -> None:
         beat()
         rescue()
 
-    loops.repeat(stop, look, rest=RESCUE_SECONDS)
+    loops.repeat(stop, look, rest=RESCUE_SECONDS, logger=logger)
     deadline = monotonic() + channels.longest()
     for sender in senders:
         sender.join(max(0, deadline - monotonic()))

@@ -4,6 +4,7 @@ It hears of new posts at once where it may listen, and looks for itself every se
 run, on any number of hosts.
 """
 
+import logging
 import threading
 import time
 
@@ -12,6 +13,8 @@ from django.conf import settings
 from config import loops
 from config.listening import Ear
 from feeds import fanout, indexing
+
+logger = logging.getLogger("spyglass.feeds")
 
 WORKER = "feed worker"  # the Heartbeat row
 CHANNEL = "feeds"
@@ -38,7 +41,7 @@ def work(stop: threading.Event) -> None:
             )
             return delivered + fanout.build_timelines() + fanout.fill_follows()
 
-        loops.repeat(stop, step, rest=lambda: ear.wait(POLL_SECONDS, stop))
+        loops.repeat(stop, step, rest=lambda: ear.wait(POLL_SECONDS, stop), logger=logger)
     indexer.join(30)
 
 
@@ -48,4 +51,4 @@ def is_alive() -> bool:
 
 
 def _index_until(stop: threading.Event) -> None:
-    loops.repeat(stop, indexing.index_next, rest=POLL_SECONDS)
+    loops.repeat(stop, indexing.index_next, rest=POLL_SECONDS, logger=logger)

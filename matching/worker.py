@@ -57,7 +57,10 @@ def work(stop: threading.Event, *, overdue: Callable[[], None]) -> None:
             ear.forget()
             return _work_one(heart)
 
-        loops.repeat(stop, step, rest=lambda: ear.wait(settings.MATCHING_POLL_SECONDS, stop))
+        def rest() -> None:
+            ear.wait(settings.MATCHING_POLL_SECONDS, stop)
+
+        loops.repeat(stop, step, rest=rest, logger=logger)
 
 
 def drain(go_on: Callable[[int], bool]) -> int:

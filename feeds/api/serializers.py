@@ -6,7 +6,7 @@ plain data (`feeds.shown`), not through these serializers: tests hold the two to
 
 from rest_framework import serializers
 
-from config.params import CursorField, LimitField, QuerySerializer
+from config.params import LimitField, QuerySerializer
 from feeds import actions
 from feeds.models import Post
 
@@ -14,13 +14,6 @@ Q_LENGTH = 300
 MAX_PERSON = 2**31 - 1  # of an integer
 KINDS = Post.Kind.values
 VISIBILITIES = Post.Visibility.values
-
-
-class PageQuery(QuerySerializer):
-    """Parameters of a list by keyset."""
-
-    limit = LimitField()
-    cursor = CursorField()
 
 
 class SearchQuery(QuerySerializer):

@@ -19,7 +19,7 @@ from config.idempotency import idempotent
 from config.metrics import ITEM_SEARCH_LATENCY
 from config.openapi import IDEMPOTENCY_KEY, in_path
 from config.pagination import page_of, position
-from config.params import NoQuery, object_of
+from config.params import NoQuery, PageQuery, object_of
 from config.problems import Problem, invalid, invalid_fields
 from config.rendering import OrjsonParser, respond_private, respond_written
 from config.tokens import HasScope, PublicRead, has_scope
@@ -69,12 +69,12 @@ class FeedView(MemberView):
         description="Posts of those you follow and your own, newest first. What was unfollowed,"
         " muted, blocked, deleted or made private does not come any more, from the next read on.",
         tags=["feed"],
-        parameters=[serializers.PageQuery],
+        parameters=[PageQuery],
         responses={200: serializers.PostPageSerializer, **problems.responses(400, 401, 403)},
         examples=[OpenApiExample("A page", examples.PAGE, response_only=True)],
     )
     def get(self, request) -> HttpResponse:
-        params = serializers.PageQuery.parse(request)
+        params = PageQuery.parse(request)
         after = position(params, datetime, int, kind="feed")
         page = timeline.read(viewer=_me(request), limit=params["limit"], after=after)
         state = {"cached": "hit", "computed": "miss"}.get(page.how, "")
@@ -257,12 +257,12 @@ class CommentsView(SharedView):
         summary="List the comments on a post",
         description="Newest first.",
         tags=["comments"],
-        parameters=[_POST_ID, serializers.PageQuery],
+        parameters=[_POST_ID, PageQuery],
         responses={200: serializers.CommentPageSerializer, **problems.responses(400, 404)},
         examples=[OpenApiExample("A page", examples.COMMENT_PAGE, response_only=True)],
     )
     def get(self, request, post_id: int) -> HttpResponse:
-        params = serializers.PageQuery.parse(request)
+        params = PageQuery.parse(request)
         kind = f"comments:{post_id}"
         found = queries.comments(
             post_id=_id(post_id, "post"),
@@ -404,12 +404,12 @@ class PersonPostsView(ReaderView):
         summary="List a person's posts",
         description="Those that you may see, newest first.",
         tags=["people"],
-        parameters=[_PERSON_ID, serializers.PageQuery],
+        parameters=[_PERSON_ID, PageQuery],
         responses={200: serializers.PostPageSerializer, **problems.responses(400, 404)},
         examples=[OpenApiExample("A page", examples.PAGE, response_only=True)],
     )
     def get(self, request, person_id: int) -> HttpResponse:
-        params = serializers.PageQuery.parse(request)
+        params = PageQuery.parse(request)
         kind = f"posts:{person_id}"
         page = queries.posts_of(
             person_id=_id(person_id, "person"),
@@ -426,7 +426,7 @@ class _PeopleView(ReaderView):
     which: str
 
     def answer(self, request, person_id: int) -> HttpResponse:
-        params = serializers.PageQuery.parse(request)
+        params = PageQuery.parse(request)
         kind = f"{self.which}:{person_id}"
         found = queries.people(
             which=self.which,
@@ -449,7 +449,7 @@ class FollowersView(_PeopleView):
         operation_id="people_followers",
         summary="List who follows a person",
         tags=["people"],
-        parameters=[_PERSON_ID, serializers.PageQuery],
+        parameters=[_PERSON_ID, PageQuery],
         responses={200: serializers.PeoplePageSerializer, **problems.responses(400, 404)},
         examples=[OpenApiExample("A page", examples.PEOPLE_PAGE, response_only=True)],
     )
@@ -466,7 +466,7 @@ class FollowingView(_PeopleView):
         operation_id="people_following",
         summary="List whom a person follows",
         tags=["people"],
-        parameters=[_PERSON_ID, serializers.PageQuery],
+        parameters=[_PERSON_ID, PageQuery],
         responses={200: serializers.PeoplePageSerializer, **problems.responses(400, 404)},
         examples=[OpenApiExample("A page", examples.PEOPLE_PAGE, response_only=True)],
     )

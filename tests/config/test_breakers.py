@@ -1,6 +1,7 @@
 """A breaker opens after failures in a row, lets one caller try at a time, and says so once."""
 
 import logging
+import threading
 import time
 
 import pytest
@@ -44,6 +45,32 @@ def test_one_caller_tries_again_at_a_time(clock):
     assert breaker.is_open
     clock[0] += 11
     assert breaker.allows()
+    breaker.succeeded()
+    assert [breaker.allows() for _ in range(3)] == [True] * 3
+
+
+def test_who_comes_while_it_closes_does_not_open_it_again(clock):
+    """Such a one waits for the lock; open without a failure, nothing would ever close it."""
+    breaker = Breaker("It", failures=1, seconds=10)
+    breaker.failed(FAULT)
+    clock[0] += 11
+    waits, closes = threading.Event(), threading.Lock()
+
+    class Lock:
+        """A lock for which the first caller waits until another has closed the breaker."""
+
+        def __enter__(self):
+            if not waits.is_set():
+                waits.set()
+                breaker.succeeded()
+            closes.acquire()
+
+        def __exit__(self, *_error):
+            closes.release()
+
+    breaker._changing = Lock()
+    assert breaker.allows()
+    assert waits.is_set()
     breaker.succeeded()
     assert [breaker.allows() for _ in range(3)] == [True] * 3
 

@@ -235,7 +235,7 @@ def test_valkey_goes_away_under_load_and_comes_back(own_valkey, how):
             own_valkey.start()
         else:
             os.kill(own_valkey.pid, signal.SIGCONT)
-        until(lambda: not valkey.breaker.is_open, seconds=3)
+        until(lambda: valkey.attempt(lambda: valkey.client().ping(), False), seconds=3)
         over.set()
         for one in running:
             one.result()

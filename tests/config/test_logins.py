@@ -143,6 +143,9 @@ def test_the_command_lets_somebody_in_again(ada):
     call_command("unlock_login", "ada", "--address", "10.0.0.1", stdout=out)
     assert "start from 0 again" in out.getvalue()
     assert attempt(word="right").status_code == 302
+    out = StringIO()
+    call_command("unlock_login", "ada", stdout=out, verbosity=0)
+    assert out.getvalue() == ""
     with pytest.raises(CommandError, match="Name a user"):
         call_command("unlock_login")
 

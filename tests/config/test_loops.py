@@ -1,6 +1,7 @@
 """The loop of the daemons goes on whatever its step raises, and waits for what is away."""
 
 import itertools
+import logging
 import threading
 import time
 
@@ -9,6 +10,8 @@ from django.db import OperationalError, connection
 from redis.exceptions import RedisError
 
 from config import loops
+
+logger = logging.getLogger("spyglass.test")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -24,13 +27,13 @@ def test_a_loop_goes_on_whatever_its_step_raises(caplog, monkeypatch):
         done.append(len(done))
         return len(done) < 3
 
-    loops.repeat(stop, step, rest=stop.set)
+    loops.repeat(stop, step, rest=stop.set, logger=logger)
     assert done == [0, 1, 2]  # it rested only when there was nothing to do
     assert loops.is_alive("test daemon")
-    assert [record.getMessage() for record in caplog.records] == [
-        "cannot use the database: gone",
-        "cannot use Valkey: gone",
-        "MainThread goes on after an error",
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+        ("spyglass.test", "cannot use the database: gone"),
+        ("spyglass.test", "cannot use Valkey: gone"),
+        ("spyglass.test", "the worker goes on after an error"),
     ]
 
 
@@ -39,7 +42,7 @@ def test_without_a_database_a_loop_waits_for_it(unreachable_database):
     loop = threading.Thread(
         target=loops.repeat,
         args=(stop, lambda: steps.append(connection.ensure_connection())),
-        kwargs={"rest": 0},
+        kwargs={"rest": 0, "logger": logger},
     )
     loop.start()
     time.sleep(1.5)

@@ -62,7 +62,7 @@ def test_what_nobody_can_read_is_taken_out(filled):
 
 def test_one_is_taken_out_by_its_id(filled):
     key = OrmQ.objects.earliest("pk").pk
-    told("--delete", str(key))
+    assert told("--delete", str(key), "-v", "0") == ""
     assert not OrmQ.objects.filter(pk=key).exists()
     with pytest.raises(CommandError, match="1 of them were not there"):
         told("--delete", str(key))

@@ -200,6 +200,16 @@ def test_a_cluster_that_never_gets_going_is_given_longer_each_time():
     assert one._silences == 0
 
 
+def test_a_cluster_that_waits_to_be_started_again_is_not_restarted_for_silence():
+    one = supervisor(alive_for=181)
+    one._cluster._due = time.monotonic() + 60
+    try:
+        one._look()
+        assert one._cluster.pid is None
+    finally:
+        one._cluster.kill()
+
+
 def test_without_a_database_the_cluster_is_left_alone(unreachable_database):
     one = supervisor(alive_for=10_000)
     assert one._tend() == ""

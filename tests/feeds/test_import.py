@@ -18,6 +18,7 @@ from feeds import importing
 from feeds.importing import Follows, Interactions, import_file
 from feeds.models import Comment, Follow, Like, Post, Profile
 from tests.feeds.people import profile
+from tests.processes import until
 
 pytestmark = pytest.mark.django_db
 
@@ -221,11 +222,7 @@ def test_killed_anywhere_the_next_run_completes_it(tmp_path, spawn):
     path = write(tmp_path / "graph.csv", EDGES + "\n".join(lines))
     command = ["import_graph", path, "--one-way", "--rejects", tmp_path / "r.csv"]
     process = spawn(command)
-    deadline = time.monotonic() + 30
-    while not Follow.objects.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the import did not start"
-        time.sleep(0.02)
+    until(Follow.objects.exists, "the first chunk", seconds=30, process=process)
     time.sleep(chance.uniform(0, 0.5))
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -26,9 +26,10 @@ class Command(BaseCommand):
             help="take out what no worker can read: tasks of another SECRET_KEY, or broken ones",
         )
 
-    def handle(self, *args, delete, delete_unreadable, **options) -> None:
+    def handle(self, *args, delete, delete_unreadable, verbosity, **options) -> None:
         if delete or delete_unreadable:
-            self._delete([*(delete or ()), *(taskqueue.unreadable() if delete_unreadable else ())])
+            unreadable = taskqueue.unreadable() if delete_unreadable else ()
+            self._delete([*(delete or ()), *unreadable], verbosity)
             return
         found = taskqueue.overview()
         if options["json"]:
@@ -46,12 +47,14 @@ class Command(BaseCommand):
                 f"  {line.failed:>5,} failed  oldest {span(line.oldest_seconds):>8}  {line.error}"
             )
 
-    def _delete(self, ids: list[int]) -> None:
+    def _delete(self, ids: list[int], verbosity: int) -> None:
         if not ids:
-            self.stdout.write("Nothing to delete.")
+            if verbosity:
+                self.stdout.write("Nothing to delete.")
             return
         audit.by_command("queue --delete", entity="task", ids=ids[:100])
         gone = taskqueue.delete(ids)
-        self.stdout.write(f"{gone:,} taken out of the queue.")
+        if verbosity:
+            self.stdout.write(f"{gone:,} taken out of the queue.")
         if gone < len(set(ids)):
             raise CommandError(f"{len(set(ids)) - gone:,} of them were not there.")

@@ -12,7 +12,7 @@ class Command(BaseCommand):
         parser.add_argument("name", nargs="?", default="", help="A user name.")
         parser.add_argument("--address", default="", help="An IP address.")
 
-    def handle(self, *args, name, address, **options) -> None:
+    def handle(self, *args, name, address, verbosity, **options) -> None:
         if not name and not address:
             raise CommandError("Name a user or an --address.")
         audit.by_command("unlock login", entity_id=name or address)
@@ -21,6 +21,7 @@ class Command(BaseCommand):
                 "Valkey is not reachable: each web process counts by itself until it is back."
                 " Restart the web server to start from 0, or wait."
             )
-        self.stdout.write(
-            f"Attempts start from 0 again for {' and '.join(filter(None, [name, address]))}."
-        )
+        if verbosity:
+            self.stdout.write(
+                f"Attempts start from 0 again for {' and '.join(filter(None, [name, address]))}."
+            )
