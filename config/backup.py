@@ -102,9 +102,14 @@ def make(
     pgtools.require_no_pooler("a backup")
     _check_root(root)
     with _alone(root):
-        _sweep(root)
+        with _file_errors():
+            _sweep(root)
         made = _make(root, jobs, progress)
-        return made, _prune(root, keep) if keep else []
+        try:
+            with _file_errors():
+                return made, _prune(root, keep) if keep else []
+        except BackupError as error:
+            raise BackupError(f"{made.folder} is made, but older ones stay: {error}") from error
 
 
 def _make(root: Path, jobs: int, progress: Progress) -> Backup:

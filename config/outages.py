@@ -21,12 +21,14 @@ def insist(step: Callable[[], T]) -> T:
 
     For the end of work that cannot be done again at no cost. Raises what the last attempt raised.
     """
-    for pause in PAUSES:
+    for pause in (*PAUSES, None):
         try:
             return step()
         except AWAY as error:
             # The work may have left a dead connection behind, or the server is restarting.
             logger.warning("cannot use the database: %s", first_line(error))
             connection.close()
+            if pause is None:
+                raise
             time.sleep(pause)
-    return step()
+    raise AssertionError("unreachable")

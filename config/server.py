@@ -168,12 +168,14 @@ def _stop(parts: Mapping[Child, float], *, impatient: bool) -> None:
     """SIGTERM to all, then wait; a second Ctrl-C waits no longer."""
     for child in parts:
         child.ask_to_stop()
-    for child, patience in parts.items():
-        try:
+    try:
+        for child, patience in parts.items():
             if not impatient:
                 child.wait(time.monotonic() + patience)
-        except KeyboardInterrupt:
-            impatient = True
+    except KeyboardInterrupt:
+        say("… at once")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third one must not leave any behind
+    for child in parts:
         child.kill()
 
 
