@@ -187,7 +187,7 @@ def test_a_second_server_on_the_same_folder_says_where_the_first_is(
             ["--port", "{taken}"],
             "Port {taken} on 127.0.0.1 cannot be used (Address already in use)",
         ),
-        (["--host", "0.0.0.0"], "set ALLOWED_HOSTS to the names"),
+        (["--host", "0.0.0.0", "--port", "{free}"], "set ALLOWED_HOSTS to the names"),
         (["--host", "no.such.invalid"], "There is no address no.such.invalid"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_bad_address_is_one_sentence(options: list[str], sentence: str, tmp_pa
         taken = str(other.getsockname()[1])
         command = [sys.executable, "-m", "config.server"]
         result = run(
-            [*command, *(option.format(taken=taken) for option in options)],
+            [*command, *(option.format(taken=taken, free=free_port()) for option in options)],
             SPYGLASS_VAR=str(tmp_path / "var"),
         )
     assert result.returncode == 1
