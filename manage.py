@@ -11,6 +11,14 @@ HELP = {"-h", "--help", "--version", "help", "version"}
 
 
 def main() -> None:
+    try:
+        _run()
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        sys.exit(130)
+
+
+def _run() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
         from django.core.management import execute_from_command_line

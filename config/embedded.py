@@ -79,7 +79,8 @@ def session(announce: Callable[[str], None] | None = None) -> Iterator[None]:
             yield
         finally:
             if os.getpid() == owner:  # a forked child only inherits the lock
-                _leave(run, users, servers)
+                with _undisturbed():
+                    _leave(run, users, servers)
 
 
 def _start(wanted: dict[str, Server], announce: Callable[[str], None] | None) -> None:
@@ -162,6 +163,21 @@ def _orderly_signals(owner: int) -> Iterator[None]:
         for number in taken:
             if signal.getsignal(number) is leave:
                 signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no further Ctrl-C or SIGTERM end what stops the servers: it would leave one running."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else it is not Python's
+                signal.signal(number, handler)
 
 
 def _not_ours(error: PermissionError) -> str:

@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 from knox.auth import TokenAuthentication as KnoxAuthentication
 from knox.crypto import hash_token
-from rest_framework.exceptions import AuthenticationFailed, Throttled
+from rest_framework.exceptions import AuthenticationFailed, MethodNotAllowed, Throttled
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 
 from config.models import ApiToken
@@ -96,6 +96,8 @@ class PublicRead(BasePermission):
 
     def has_permission(self, request, view) -> bool:
         if request.method not in SAFE_METHODS:
+            if not hasattr(view, request.method.lower()):
+                raise MethodNotAllowed(request.method)  # with any token
             return False
         return settings.API_PUBLIC_READS or request.auth is not None
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -39,9 +39,11 @@ REASONS = files.REASONS | {
     "handle_taken": "the handle that this name gives is somebody else's",
     "kind_unknown": f"none of {', '.join(KINDS)}",
     "name_invalid": "behind the prefix it makes no handle: 1 to 50 of a-z, 0-9, _ . and -",
-    "time_invalid": "no seconds since 1970, up to the year 2200",
+    "time_future": "more than 24 hours ahead",
+    "time_invalid": "no seconds since 1970",
 }
 
+AHEAD = timedelta(days=1)  # clocks differ
 CHUNK_ROWS = 20_000
 CHUNK_CHARACTERS = 8_000_000
 NAMES_REMEMBERED = 100_000
@@ -110,8 +112,10 @@ class Interactions:
             at = datetime.fromtimestamp(int(seconds), UTC)
         except (ValueError, OverflowError, OSError):
             at = None
-        if at is None or not 1970 <= at.year <= 2200:
+        if at is None or at.year < 1970:
             return Rejection("time_invalid", "unix_ts", seconds[:40])
+        if at > datetime.now(UTC) + AHEAD:
+            return Rejection("time_future", "unix_ts", at.isoformat())
         if kind not in KINDS:
             return Rejection("kind_unknown", "kind", kind[:40])
         names = self._names.two(ACTS[2:], values[2:])

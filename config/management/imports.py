@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 
 from config import jobs
 from config.files import RejectsError, SourceError, default_rejects_paths
 from config.importing import Counts, Report
+from config.logs import first_line
 from config.management.progress import Progress
+from config.outages import AWAY
 from config.runs import JobFailed
 
 
@@ -73,6 +76,16 @@ class ImportCommand(BaseCommand):
             except (SourceError, RejectsError) as error:
                 failed += 1
                 self.stderr.write(self.style.ERROR(str(error)))
+                continue
+            except AWAY as error:
+                failed += 1
+                connection.close()
+                self.stderr.write(
+                    self.style.ERROR(
+                        f"{path}: the database went away ({first_line(error)}); what it has "
+                        "committed stays: import the file again"
+                    )
+                )
                 continue
             refused += report.counts.rejected + report.counts.conflicts
             if options["verbosity"]:

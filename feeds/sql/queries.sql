@@ -530,7 +530,7 @@ WITH asked AS MATERIALIZED (
 )
 SELECT post_id,
     (relevance
-        * (1 + 0.5 * exp(-ln(2) * extract(epoch FROM now() - created_at) / 604800))
+        * (1 + 0.5 * exp(-ln(2) * greatest(extract(epoch FROM now() - created_at), 0) / 604800))
         * (1 + 0.1 * log(2, reactions + 1)))::float8 AS score,
     rank::float8, spelling::float8, cosine::float8
 FROM weighed ORDER BY score DESC, post_id DESC LIMIT %(limit)s::bigint;

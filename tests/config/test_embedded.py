@@ -315,6 +315,18 @@ def test_a_child_process_joins_by_the_urls_it_inherited(var: Path, user: User) -
     assert postgres.pid is None
 
 
+def test_further_interrupts_leave_no_server_behind(var: Path, user: User) -> None:
+    process = user()
+    process.send_signal(signal.SIGINT)
+    end = time.monotonic() + 60
+    while process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+    assert PostgresServer(var / "postgres").pid is None
+    assert ValkeyServer(var / "valkey").pid is None
+
+
 def test_given_urls_start_nothing(var: Path, user: User) -> None:
     process = user(DATABASE_URL="postgresql://db/x", REDIS_URL="redis://cache/0")
     assert process.lines == ["ready postgresql://db/x redis://cache/0"]

@@ -325,3 +325,11 @@ def test_tokens_that_nobody_needs_are_pointed_out(user):
     assert list(ApiToken.objects.unused()) == [idle]
     told = [check.finding for check in doctor._tokens()]
     assert told == ["1 never expire", "1 unused for 90 days"]
+
+
+def test_a_method_that_an_address_lacks_is_said_so_with_any_token(client):
+    """And not that a token is missing, which no scope would mend."""
+    for method in ("PUT", "DELETE"):
+        answer = client.generic(method, "/api/v1/read")
+        assert answer.status_code == 405
+        assert answer["Allow"] == "GET, POST, HEAD, OPTIONS"

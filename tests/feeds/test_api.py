@@ -384,6 +384,19 @@ def test_an_old_post_that_becomes_public_hides_no_newer_one(ann, bob, settings):
     assert feed(ann) == [new.pk, old.pk]
 
 
+def test_a_post_of_the_far_future_breaks_no_search(ann):
+    from datetime import UTC, datetime
+
+    from feeds.models import Profile
+
+    author = Profile.objects.get(pk=ann.user.pk)
+    later = datetime(2150, 1, 1, tzinfo=UTC)
+    post = actions.create_post(author=author, text="zeppelin", created_at=later)
+    while indexing.index_next():
+        pass
+    assert [hit["id"] for hit in ann.read("posts/search?q=zeppelin").json()["results"]] == [post.pk]
+
+
 def test_what_is_blocked_may_not_be_spoken_to_by_an_old_comment(ann, bob):
     post = say(ann)
     said = bob.send(f"posts/{post['id']}/comments", {"text": "x"}).json()["id"]

@@ -206,12 +206,14 @@ def test_interactions_become_likes_and_comments(tmp_path):
     assert (first.likes_count, first.comments_count) == (1, 2)
     assert first.created_at.isoformat() == "2009-09-01T00:00:00+00:00"
     bad = "unix_ts,kind,actor,target\nx,answer,1,2\n1,poke,1,2\n9e9,answer,1,2\n1,answer,1,\n"
+    bad += "4102444800,answer,5,6\n"
     report = import_file(path=write(tmp_path / "bad.csv", bad), lines=Interactions("mo-"))
     assert refused(report.rejects_path) == [
         ("2", "time_invalid", "unix_ts", "x"),
         ("3", "kind_unknown", "kind", "poke"),
         ("4", "time_invalid", "unix_ts", "9e9"),
         ("5", "name_invalid", "target", ""),
+        ("6", "time_future", "unix_ts", "2100-01-01T00:00:00+00:00"),
     ]
 
 

@@ -33,7 +33,8 @@ class Command(BaseCommand):
             raise CommandError("say where to: backup PATH, or set BACKUP_DIR")
         root, done = Path(path), []
         if not root.is_dir():
-            raise CommandError(f"{root} does not exist: make the directory (is the disk mounted?)")
+            what = "is no directory" if root.exists() else "does not exist"
+            raise CommandError(f"{root} {what}: make the directory (is the disk mounted?)")
 
         def work(run) -> int:
             with Progress(verbosity, run=run) as progress:

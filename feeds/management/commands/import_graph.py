@@ -50,6 +50,7 @@ class Command(ImportCommand):
 
     def outcomes(self, report):
         return [
+            f"  accepted   {report.counts.accepted:>12,}  (they are in, be it from before)",
             f"  people     {report.people:>12,}  (new)",
             f"  added      {report.added:>12,}  (follows, likes, comments that are new)",
         ]
