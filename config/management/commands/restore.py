@@ -72,4 +72,4 @@ class Command(BaseCommand):
             name = connection.ops.quote_name(done.kept)
             self.stdout.write(f"what was there before is the database {done.kept} now; when you do "
                               f"not need it: DROP DATABASE {name}")  # fmt: skip
-        self.stdout.write("next: manage.py reconcile, then start the worker")
+        self.stdout.write("next: manage.py reconcile; start the worker where none runs")
