@@ -252,6 +252,18 @@ def test_manage_starts_nothing_to_print_help(argument: str, tmp_path: Path) -> N
     assert not var.exists()
 
 
+def test_an_interrupted_command_is_one_sentence() -> None:
+    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    result = run(
+        [sys.executable, "manage.py", "shell", "-v", "0", "-c", code],
+        DATABASE_URL="postgresql://nobody@localhost:1/nothing",
+        REDIS_URL="redis://localhost:1",
+        SECRET_KEY="no secret",
+        SPYGLASS_EMBEDDED="1",
+    )
+    assert (result.returncode, result.stderr) == (130, "Interrupted.\n")
+
+
 def test_manage_without_django_says_what_to_do() -> None:
     result = run([sys.executable, "-S", "manage.py", "check"])
     assert result.returncode == 1

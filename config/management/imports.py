@@ -82,8 +82,8 @@ class ImportCommand(BaseCommand):
                 connection.close()
                 self.stderr.write(
                     self.style.ERROR(
-                        f"{path}: the database went away ({first_line(error)}); what it has "
-                        "committed stays: import the file again"
+                        f"{path}: the database went away or refused ({first_line(error)}); what it "
+                        "has committed stays: import the file again"
                     )
                 )
                 continue

@@ -218,6 +218,19 @@ def test_interactions_become_likes_and_comments(tmp_path):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_database_that_refuses_is_one_sentence(tmp_path, capsys):
+    pairs = "\n".join(f"{one},{one + 1}" for one in range(5_000))
+    path = write(tmp_path / "graph.csv", EDGES + pairs)
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 1")
+    with pytest.raises(CommandError, match="1 of 1 files could not be imported"):
+        call_command("import_graph", path, "--prefix", "t-")
+    assert "statement timeout); what it has committed stays" in capsys.readouterr().err
+    call_command("import_graph", path, "--prefix", "t-", "-v", "0")  # on another connection
+    assert Follow.objects.count() == 10_000
+
+
+@pytest.mark.django_db(transaction=True)
 def test_killed_anywhere_the_next_run_completes_it(tmp_path, spawn):
     chance = random.Random(4)
     lines = [f"{chance.randrange(3_000)},{chance.randrange(3_000)}" for _ in range(100_000)]
