@@ -110,8 +110,14 @@ def _leave(run: Path, users: int, servers: dict[str, Server]) -> None:
             return
         finally:
             os.close(last)
+        failed = []
         for server in servers.values():
-            server.stop()
+            try:
+                server.stop()
+            except EmbeddedError as error:  # which must not keep the other one running
+                failed.append(str(error))
+        if failed:
+            raise EmbeddedError("\n".join(failed))
 
 
 def secret_key(var: Path) -> str:
